@@ -1,0 +1,45 @@
+"""UperNet with slim heads on the digit scenes, fine-tuned from paca_digits.py.
+
+    python tools/train.py configs/digits/upernet_paca_digits.py
+
+Published: nothing, the data set is this project's own.
+"""
+
+_base_ = [
+    'mmseg::_base_/models/upernet_r50.py',
+    'mmseg::_base_/default_runtime.py',
+    '_base_/schedule.py',
+    '_base_/segmentation.py',
+    '_base_/paca.py',
+]
+
+channels = 64
+model = dict(
+    data_preprocessor=dict(size=(128, 128)),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        **_base_.backbone,
+        init_cfg=dict(type='Pretrained', checkpoint=_base_.checkpoint, prefix='backbone.'),
+    ),
+    decode_head=dict(in_channels=_base_.embed_dims, channels=channels, num_classes=11),
+    auxiliary_head=dict(in_channels=_base_.embed_dims[2], channels=channels, num_classes=11),
+)
+
+max_epochs = 10
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, end=max_epochs, convert_to_iter_based=True),
+]
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_last=True),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
+)
+randomness = dict(seed=0)
+auto_scale_lr = dict(base_batch_size=8)

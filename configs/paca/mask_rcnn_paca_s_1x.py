@@ -1,0 +1,18 @@
+"""Mask R-CNN, PaCa-ViT small with convolutional clustering, COCO 1x.
+
+    bash tools/dist_train.sh configs/paca/mask_rcnn_paca_s_1x.py 8
+
+Parameters: 41.81 M. Published (paper, COCO table): 296 GFLOPs at 800 x 1280,
+box AP 46.4 (AP50 68.7, AP75 50.9), mask AP 41.8 (AP50 65.5, AP75 45.0).
+"""
+
+_base_ = '_base_/mask_rcnn_paca.py'
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(
+            type='Pretrained', checkpoint='checkpoints/paca_s_in1k.pth', prefix='backbone.'
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""What stands between the models and mmengine: ops, configs, checkpoints, checks, the launch."""

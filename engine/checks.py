@@ -1,0 +1,109 @@
+"""What must hold before a run starts; each check raises :class:`UserError` and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from .checkpoint import describe_mismatch, get_state_dict, load_file
+from .errors import UserError
+
+DATA_HELP = "see 'Data sets' in README.md"
+
+
+def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
+    """Everything below, for a config that the tools have completed.
+
+    Args:
+        cfg: The config, with ``work_dir``, ``load_from`` and ``launcher`` set.
+        loaders: The dataloaders that the run needs, e.g. ``('train_dataloader',)``.
+        whole_model: ``load_from`` must hold every tensor of the model, not its backbone alone.
+    """
+    check_processes()
+    check_data(cfg, loaders)
+    model = check_model(cfg)
+    if cfg.get('load_from'):
+        check_checkpoint(model, cfg.load_from, whole_model)
+    check_work_dir(cfg.work_dir)
+
+
+def check_processes() -> None:
+    """No more processes on this node than GPUs; without any GPU, the processes share the CPU."""
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise UserError(f'{processes} processes were asked for on a machine with {gpus} GPU(s)')
+
+
+def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Every local file and folder that the data sets of ``loaders`` name exists."""
+    for loader in loaders:
+        if cfg.get(loader) is None:
+            continue
+        for dataset in find_datasets(cfg[loader].dataset):
+            root = dataset.get('data_root') or ''
+            prefixes = dataset.get('data_prefix') or {}
+            prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
+            folders = [root, *(os.path.join(root, prefix) for prefix in prefixes)]
+            for folder in folders:
+                if is_local(folder) and not Path(folder).is_dir():
+                    raise UserError(f"{loader}: folder '{folder}' does not exist; {DATA_HELP}")
+            ann_file = dataset.get('ann_file') or ''
+            path = os.path.join(root, ann_file)
+            if ann_file and is_local(path) and not Path(path).is_file():
+                raise UserError(f"{loader}: file '{path}' does not exist; {DATA_HELP}")
+
+
+def find_datasets(dataset: dict) -> Iterator[dict]:
+    """The data sets proper, below wrappers that repeat, concatenate or mix them."""
+    inner = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
+    if not inner:
+        yield dataset
+    for child in inner:
+        yield from find_datasets(child)
+
+
+def is_local(path: str) -> bool:
+    return bool(path) and '://' not in path
+
+
+def check_model(cfg: Config) -> nn.Module:
+    """The model builds. What a constructor refuses is a matter of the config, told in one line."""
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            return MODELS.build(cfg.model)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        message = ' '.join(str(error.args[0] if error.args else error).split())
+        raise UserError(f'the model of this config cannot be built: {message}') from error
+
+
+def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
+    """The file holds this model's tensors, or at least those of its backbone.
+
+    Heads may differ when a run starts from another one's weights, since classes do.
+    """
+    own = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
+    if not whole_model:
+        own = {k: v for k, v in own.items() if k.startswith('backbone.')} or own
+    found = get_state_dict(load_file(path))
+    problem = describe_mismatch(own, {k: v for k, v in found.items() if k in own})
+    if problem:
+        part = type(model).__name__ if whole_model else 'backbone'
+        raise UserError(f"checkpoint '{path}' is of another model than this {part}: {problem}")
+
+
+def check_work_dir(work_dir: str) -> None:
+    """The folder can be written, or made."""
+    folder = Path(work_dir).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--work-dir '{work_dir}' is a file; choose another")
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--work-dir '{work_dir}' cannot be written ({folder}); choose another")

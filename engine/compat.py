@@ -1,0 +1,219 @@
+"""Makes the installed stack whole: mmcv's operators without a compiler, configs by package name.
+
+``apply()`` runs when ``mmdense`` is imported and does two things, each only where needed.
+
+1. **Operators.** mmcv is often installed as pure Python (no ``mmcv._ext``), and then nothing that
+   imports ``mmcv.ops`` starts. The operators that detectors and segmentors reach have compiled
+   twins in torchvision, for CPU and CUDA; a module of mmcv's C++ signatures on top of those takes
+   the place of ``mmcv._ext``. Every other operator imports, and raises :class:`MissingOpError`
+   when it is called. A compiled mmcv is left alone.
+2. **Configs.** mmengine finds ``_base_ = 'mmdet::...'`` through a fixed table from import names to
+   distribution names. The maintained OpenMMLab distributions have other names, and third-party
+   packages are absent; their import names work as they are, so the table says so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+CONFIG_PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmdense')
+
+
+class MissingOpError(NotImplementedError):
+    """An operator that exists only in a compiled mmcv was called."""
+
+
+def apply() -> None:
+    """Mend operators and config look-up of this process; calling it again changes nothing."""
+    if 'mmcv._ext' not in sys.modules and importlib.util.find_spec('mmcv._ext') is None:
+        sys.modules['mmcv._ext'] = _TorchvisionOps()
+    mend_config_lookup()
+
+
+def mend_config_lookup() -> None:
+    """Let ``package::path`` configs be found for packages whose distribution has another name."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    installed = {dist.metadata['Name'] for dist in importlib.metadata.distributions()}
+    for package in CONFIG_PACKAGES:
+        if MODULE2PACKAGE.get(package) not in installed:
+            MODULE2PACKAGE[package] = package
+
+
+class _TorchvisionOps(ModuleType):
+    """Stands in for ``mmcv._ext``: attributes are the functions below, or raise when called."""
+
+    def __init__(self) -> None:
+        super().__init__('mmcv._ext')
+        self.__spec__ = ModuleSpec('mmcv._ext', loader=None)
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return _OPS.get(name) or _missing_op(name)
+
+
+def _missing_op(name: str) -> Callable:
+    def raise_missing(*args: object, **kwargs: object) -> None:
+        raise MissingOpError(
+            f"the mmcv operator '{name}' needs a compiled mmcv, and this mmcv has none. Install a "
+            'C++ compiler (and the CUDA toolkit for GPU kernels) and run: pip install '
+            '--no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv'
+        )
+
+    return raise_missing
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Greedy NMS; ``offset`` 1 counts a box's width as x2 - x1 + 1 (MMDetection 1.x)."""
+    from torchvision.ops import nms
+
+    boxes, scores = boxes.float(), scores.float()
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return nms(boxes, scores, iou_threshold)
+
+
+def _softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Soft-NMS (Bodla et al., ICCV 2017), method 0 naive, 1 linear, 2 gaussian.
+
+    Writes (x1, y1, x2, y2, decayed score) of the kept boxes into the first rows of ``dets`` and
+    returns their indices. The best box is taken until none is left; each time the scores of the
+    rest decay with their overlap, and those below ``min_score`` are dropped.
+    """
+    boxes, scores = boxes.float(), scores.float().clone()
+    areas = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
+    left = torch.arange(len(boxes))
+    keep = []
+    while len(left):
+        best = left[scores[left].argmax()]
+        dets[len(keep), :4] = boxes[best]
+        dets[len(keep), 4] = scores[best]
+        keep.append(int(best))
+        left = left[left != best]
+
+        top_left = torch.maximum(boxes[left, :2], boxes[best, :2])
+        bottom_right = torch.minimum(boxes[left, 2:], boxes[best, 2:])
+        inter = (bottom_right - top_left + offset).clamp(min=0).prod(dim=1)
+        iou = inter / (areas[left] + areas[best] - inter)
+        if method == 0:
+            weight = (iou < iou_threshold).float()
+        elif method == 1:
+            weight = torch.where(iou >= iou_threshold, 1 - iou, torch.ones_like(iou))
+        else:
+            weight = torch.exp(-(iou**2) / sigma)
+        scores[left] *= weight
+        left = left[scores[left] >= min_score]
+    return torch.tensor(keep, dtype=torch.long)
+
+
+def _roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Average RoIAlign of (B, C, H, W) at (R, 5) rois into ``output`` (R, C, h, w)."""
+    from torchvision.ops import roi_align
+
+    if pool_mode == 0:
+        _missing_op("roi_align with pool_mode='max'")()
+    feature, rois = _as_float(input), _as_float(rois)
+    pooled = roi_align(
+        feature, rois, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned
+    )
+    output.copy_(pooled)
+
+
+def _roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    grad = torch.ops.torchvision._roi_align_backward(
+        _as_float(grad_output),
+        _as_float(rois),
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        *grad_input.shape,
+        sampling_ratio,
+        aligned,
+    )
+    grad_input.copy_(grad)
+
+
+def _sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss (Lin et al., ICCV 2017) of logits (N, K) at class indices (N,), K = background."""
+    output.copy_(_sigmoid_focal_loss(input, target, weight, gamma, alpha))
+
+
+def _sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """d loss / d logits, elementwise: each logit meets its own loss alone."""
+    with torch.enable_grad():
+        logits = input.detach().requires_grad_()
+        loss = _sigmoid_focal_loss(logits, target, weight, gamma, alpha).sum()
+        grad_input.copy_(torch.autograd.grad(loss, logits)[0])
+
+
+def _sigmoid_focal_loss(
+    input: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    from torchvision.ops import sigmoid_focal_loss
+
+    num_classes = input.shape[1]
+    one_hot = torch.nn.functional.one_hot(target, num_classes + 1)[:, :num_classes].to(input)
+    loss = sigmoid_focal_loss(input, one_hot, alpha=alpha, gamma=gamma)
+    # An empty weight means unweighted; else it holds one factor per class, of the target's class.
+    return loss * weight[target][:, None] if weight.numel() else loss
+
+
+def _as_float(x: Tensor) -> Tensor:
+    """torchvision's CPU kernels have no half types, which autocast may pass."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+_OPS: dict[str, Callable] = {
+    'nms': _nms,
+    'softnms': _softnms,
+    'roi_align_forward': _roi_align_forward,
+    'roi_align_backward': _roi_align_backward,
+    'sigmoid_focal_loss_forward': _sigmoid_focal_loss_forward,
+    'sigmoid_focal_loss_backward': _sigmoid_focal_loss_backward,
+}

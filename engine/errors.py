@@ -1,0 +1,15 @@
+"""Errors that the user can mend, told in one line."""
+
+from __future__ import annotations
+
+import re
+
+
+class UserError(ValueError):
+    """Bad input; the message is one line that says what is wrong and what to do."""
+
+
+def last_line(error: Exception) -> str:
+    """The message alone, also when a data-loading worker sent it with its traceback around it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r'^[\w.]*UserError: ', '', lines[-1])

@@ -1,0 +1,53 @@
+"""Hooks that the tools add to every run."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..registry import HOOKS
+from .errors import UserError
+
+
+@HOOKS.register_module()
+class CheckInstancesHook(Hook):
+    """Stops a detector's training before it starts when no annotation reaches the model.
+
+    A pipeline can drop every instance without a word, and the training then runs at loss 0:
+    ``LoadAnnotations(poly2mask=False)`` does that to RLE masks.
+
+    Args:
+        max_images: How many annotated images are tried before giving up.
+    """
+
+    def __init__(self, max_images: int = 64) -> None:
+        self.max_images = max_images
+
+    def before_train(self, runner: Runner) -> None:
+        """Raise :class:`UserError` when none of the images tried keeps an instance."""
+        dataset = runner.train_dataloader.dataset
+        if not hasattr(dataset, 'get_data_info'):
+            return
+        tried = 0
+        for i in range(len(dataset)):
+            instances = dataset.get_data_info(i).get('instances')
+            if instances is None:
+                return  # not a detection data set
+            if all(instance.get('ignore_flag') for instance in instances):
+                continue
+            sample = dataset[i]['data_samples']
+            if len(sample.gt_instances):
+                return
+            tried += 1
+            if tried == self.max_images:
+                break
+        if not tried:
+            raise UserError(
+                f'none of the {len(dataset)} training images has an annotation: check ann_file and '
+                "the class names in the data set's metainfo"
+            )
+        raise UserError(
+            f'the training pipeline drops every instance: none was left in the {tried} annotated '
+            'images tried. LoadAnnotations(poly2mask=False) drops RLE masks; min sizes and crops '
+            'drop small ones'
+        )

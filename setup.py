@@ -1,0 +1,81 @@
+"""Packaging. The repository root is the package ``mmdense``.
+
+Installing also lays out ``.mim/`` beside the code, where mmengine and mim look for a package's
+configs: links to the folders in an editable install, copies in a wheel.
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
+
+
+def lay_out_mim(editable: bool) -> None:
+    """Fill ``.mim/`` with the configs, tools and model index that users look up by name."""
+    mim = ROOT / '.mim'
+    shutil.rmtree(mim, ignore_errors=True)
+    mim.mkdir()
+    for name in MIM_ITEMS:
+        source, target = ROOT / name, mim / name
+        if editable:
+            target.symlink_to(Path('..') / name)
+        elif source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy2(source, target)
+
+
+class BuildWithMim(build_py):
+    """``build_py`` that lays out ``.mim/`` before it collects the package's data files."""
+
+    def finalize_options(self) -> None:
+        lay_out_mim(editable=bool(self.editable_mode))
+        super().finalize_options()
+        if not self.editable_mode:
+            self.package_data = {
+                'mmdense': [
+                    str(path.relative_to(ROOT))
+                    for path in sorted((ROOT / '.mim').rglob('*'))
+                    if path.is_file()
+                ]
+            }
+
+    def find_package_modules(self, package: str, package_dir: str) -> list:
+        """The root is a package, but setup.py is not one of its modules."""
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] != 'setup']
+
+
+setup(
+    name='mmdense',
+    version='0.1.0',
+    description='Published vision backbones for dense prediction on OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.13',
+    package_dir={'mmdense': '.'},
+    packages=['mmdense', 'mmdense.backbones', 'mmdense.engine', 'mmdense.tools', 'mmdense.data'],
+    include_package_data=False,
+    cmdclass={'build_py': BuildWithMim},
+    install_requires=[
+        'torch>=2.8',
+        'torchvision>=0.23',
+        'onedl-mmengine>=0.10.12,<0.11',
+        'onedl-mmcv>=2.3.6,<2.4',
+        'onedl-mmdetection>=3.5.1,<3.6',
+        'onedl-mmsegmentation>=1.4.2,<1.5',
+        'onedl-mmpretrain>=1.3.6,<1.4',
+        'timm>=1.0.20,<1.1',
+        'numpy>=2,<2.3',
+        'imaug>=0.4.3',
+    ],
+    extras_require={
+        'demo': ['scikit-learn>=1.4', 'scikit-image>=0.22'],
+        'test': ['pytest>=8', 'ruff>=0.8', 'scikit-learn>=1.4', 'scikit-image>=0.22'],
+    },
+)

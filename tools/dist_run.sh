@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What dist_train.sh and dist_test.sh share: check the run in one process, then launch all of them.
+#   bash tools/dist_run.sh TOOL PROCESSES ARGUMENTS...
+set -euo pipefail
+tool=$1
+processes=$2
+if ! [[ "$processes" =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: the number of GPUs must be a positive integer, not '$processes'" >&2
+    exit 2
+fi
+# Bad input ends here with one line instead of one traceback per process.
+LOCAL_WORLD_SIZE=$processes python "$tool" "${@:3}" --dry-run
+exec torchrun \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$processes" \
+    "$tool" "${@:3}" --launcher pytorch

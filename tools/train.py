@@ -1,0 +1,56 @@
+"""Train a classifier, detector or segmentor.
+
+python tools/train.py configs/paca/mask_rcnn_paca_s_1x.py
+bash tools/dist_train.sh configs/paca/mask_rcnn_paca_s_1x.py 8
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import launch
+from mmdense.engine.checks import check_run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a classifier, detector or segmentor')
+    launch.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from this checkpoint, or without a value from the latest in the work dir',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: float16 on a GPU, bfloat16 on the CPU',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = launch.load_config(args)
+    if args.amp:
+        launch.enable_amp(cfg)
+    if args.auto_scale_lr:
+        launch.enable_auto_scale_lr(cfg)
+    if args.resume:
+        launch.set_resume(cfg, args.resume)
+    if launch.is_main_process():
+        check_run(cfg, ('train_dataloader', 'val_dataloader'), whole_model=bool(args.resume))
+    if args.dry_run:
+        return
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmdense.CheckInstancesHook')]
+    launch.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    launch.run(main)
