@@ -1,0 +1,28 @@
+# What a user or CI runs. Needs Python 3.11, and no compiler, GPU or libGL.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+
+.PHONY: env data demo demo-scratch test lint clean
+
+env:
+	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
+
+data: env
+	$(BIN)/python data/digit_scenes.py --out data/digit_scenes
+
+demo: env
+	$(BIN)/python tools/demo.py
+
+demo-scratch: env
+	$(BIN)/python tools/demo.py --scratch
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build .mim *.egg-info

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Make a virtual environment with the pinned stack and this package, or bring it up to date.
+#   [PYTHON=python3.11] bash tools/setup_env.sh FOLDER
+# A finished environment is recognized by a stamp with the hash of what made it.
+set -euo pipefail
+venv=$1
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python3}
+hash=$(cat "$root/requirements.txt" "$0" | sha256sum | cut -c1-16)
+
+if [ ! -f "$venv/.ready-$hash" ]; then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+        echo "error: requirements.txt pins for Python 3.11, and $python is $("$python" --version 2>&1);" \
+            "name another one: make PYTHON=python3.11 ..." >&2
+        exit 1
+    fi
+    echo "installing the pinned environment into $venv (a few minutes, about 7 GB)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    # The pure-Python mmcv comes from an isolated build. pip's cache is left out of it, because a
+    # wheel of mmcv that was compiled for another torch may lie there.
+    pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-cache-dir --no-deps)
+    "${pip[@]}" --requirement "$root/requirements.txt"
+    # Both OpenCVs write the folder cv2; the one that needs no libGL must be the last to do so.
+    "${pip[@]}" --force-reinstall "$(grep '^opencv-python-headless==' "$root/requirements.txt")"
+    touch "$venv/.ready-$hash"
+fi
+if [ "$(cat "$venv/.checkout" 2>/dev/null)" != "$root" ] || [ ! -d "$root/.mim" ]; then
+    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
+        --no-deps --no-build-isolation --editable "$root"
+    echo "$root" > "$venv/.checkout"
+fi
