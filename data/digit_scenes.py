@@ -11,7 +11,7 @@ A source digit and a background belong to one split only.
       annotations/instances_{train,val}.json    COCO: boxes, masks as RLE, ten classes
       images/{train,val}/*.png                  scenes of 128 x 128
       semantic/{train,val}/*.png                class indices: 0 background, 1 + digit
-      classification/{train,val}/<digit>/*.png  single digits of 64 x 64, an ImageFolder
+      classification/{train,val}/<digit>/*.png  single digits of 48 x 48, an ImageFolder
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from tqdm import tqdm
 
 MARKER = '.digit_scenes.json'  # written last, so only a finished data set of ours has it
 CLASSES = tuple(str(digit) for digit in range(10))
-SCENE, CROP = 128, 64  # pixels
-DIGIT = (28, 56)  # longer side of a pasted digit, in pixels, before rotation
+SCENE, CROP = 128, 48  # pixels
+DIGIT = (26, 45)  # longer side of a pasted digit in pixels, the upper end excluded
 MAX_DIGITS = 6
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20
-TURN = 25  # degrees, either way
+TURN = 15  # degrees, either way
+SLANT, STRETCH = 0.15, 0.1  # shear and change of aspect ratio, either way
+CONTRAST = 70  # grey levels between a digit and the mean of what it covers
 
 # The photographs by split. motorcycle_left and motorcycle_right show one scene.
 BACKGROUNDS = {
@@ -44,20 +46,23 @@ BACKGROUNDS = {
         'skimage/astronaut.png',
         'skimage/brick.png',
         'skimage/camera.png',
+        'skimage/cell.png',
+        'skimage/clock_motion.png',
         'skimage/coffee.png',
         'skimage/grass.png',
         'skimage/hubble_deep_field.jpg',
         'skimage/ihc.png',
+        'skimage/moon.png',
         'skimage/motorcycle_left.png',
-        'skimage/rocket.jpg',
         'sklearn/china.jpg',
+        'sklearn/flower.jpg',
     ),
     'val': (
         'skimage/chelsea.png',
         'skimage/coins.png',
         'skimage/gravel.png',
         'skimage/retina.jpg',
-        'sklearn/flower.jpg',
+        'skimage/rocket.jpg',
     ),
 }
 
@@ -127,30 +132,43 @@ def crop_background(image: np.ndarray, size: int, rng: np.random.Generator) -> n
 
 
 def render_digit(digit: np.ndarray, longer_side: int, rng: np.random.Generator) -> np.ndarray:
-    """Enlarge and turn one digit; opacity in [0, 1], cut to its bounding box, (h, w)."""
-    rows, cols = np.flatnonzero(digit.max(1) > 0), np.flatnonzero(digit.max(0) > 0)
-    ink = np.pad(digit[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1], 2).astype(np.float32)
+    """Enlarge, turn, slant and stretch one digit; opacity in [0, 1] in its bounding box, (h, w)."""
+    ink = np.pad(cut_to_content(digit, 0), 2).astype(np.float32)
+    turn = np.deg2rad(rng.uniform(-TURN, TURN))
+    stretch = 1 + rng.uniform(-STRETCH, STRETCH)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    slant = np.array([[1, rng.uniform(-SLANT, SLANT)], [0, 1]])
     scale = longer_side / (max(ink.shape) - 4)
-    center = np.array(ink.shape[::-1]) / 2 - 0.5
-    side = int(np.ceil(1.5 * scale * max(ink.shape)))
-    matrix = cv2.getRotationMatrix2D(center.tolist(), float(rng.uniform(-TURN, TURN)), scale)
-    matrix[:, 2] += (side - 1) / 2 - center
-    opacity = cv2.warpAffine(ink, matrix, (side, side), flags=cv2.INTER_CUBIC)
+    matrix = scale * rotation @ slant @ np.diag([stretch, 1 / stretch])
+    side = int(np.ceil(1.8 * scale * max(ink.shape)))
+    shift = (side - 1) / 2 - matrix @ ((np.array(ink.shape[::-1]) - 1) / 2)
+    affine = np.column_stack([matrix, shift])
+    opacity = cv2.warpAffine(ink, affine, (side, side), flags=cv2.INTER_CUBIC)
     # The strokes are blurred by the enlargement; a steep ramp gives them an edge again.
-    opacity = np.clip((opacity - 0.3) / 0.2, 0, 1)
-    rows, cols = np.flatnonzero(opacity.max(1) > 0.5), np.flatnonzero(opacity.max(0) > 0.5)
-    return opacity[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    opacity = cut_to_content(np.clip((opacity - 0.3) / 0.2, 0, 1), 0.5)
+    excess = max(opacity.shape) / longer_side
+    if excess > 1:  # a turned or stretched digit can be longer than was asked for
+        size = tuple(max(1, round(n / excess)) for n in opacity.shape[::-1])
+        opacity = cv2.resize(opacity, size, interpolation=cv2.INTER_AREA)
+    return opacity
+
+
+def cut_to_content(image: np.ndarray, threshold: float) -> np.ndarray:
+    """The smallest rectangle with everything above the threshold."""
+    rows, cols = (np.flatnonzero(image.max(axis) > threshold) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
 def paint(
     canvas: np.ndarray, opacity: np.ndarray, top: int, left: int, rng: np.random.Generator
 ) -> None:
-    """Blend a digit into the canvas, in a colour that differs from what lies under it."""
+    """Blend a digit into the canvas, lighter than dark ground and darker than light ground."""
     height, width = opacity.shape
     under = canvas[top : top + height, left : left + width]
     mean = under[opacity > 0.5].mean(axis=0)
-    colour = rng.integers(0, 256, 3)
-    while np.abs(colour - mean).mean() < 60:
+    sign = 1 if mean.mean() < 140 else -1
+    colour = mean
+    while sign * (colour - mean).mean() < CONTRAST:
         colour = rng.integers(0, 256, 3)
     alpha = opacity[..., None]
     under[:] = np.rint(alpha * colour + (1 - alpha) * under).astype(np.uint8)
@@ -189,7 +207,6 @@ def make_crop(sources: Sources, label: int, rng: np.random.Generator) -> np.ndar
     canvas = crop_background(background, CROP, rng)
     choice = rng.choice(np.flatnonzero(sources.labels == label))
     opacity = render_digit(sources.digits[choice], int(rng.integers(*DIGIT)), rng)
-    opacity = opacity[:CROP, :CROP]
     room = np.array([CROP, CROP]) - opacity.shape
     top, left = (int(rng.integers(r // 4, r - r // 4 + 1)) for r in room)
     paint(canvas, opacity, top, left, rng)
@@ -283,7 +300,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='the folder to write')
     parser.add_argument('--train', type=int, default=500, help='training scenes (default: 500)')
     parser.add_argument('--val', type=int, default=100, help='held-out scenes (default: 100)')
-    parser.add_argument('--train-crops', type=int, default=6000, help='(default: 6000)')
+    parser.add_argument('--train-crops', type=int, default=16000, help='(default: 16000)')
     parser.add_argument('--val-crops', type=int, default=1000, help='(default: 1000)')
     parser.add_argument('--seed', type=int, default=0, help='(default: 0)')
     args = parser.parse_args()

@@ -55,25 +55,39 @@ def get_state_dict(checkpoint: dict) -> dict[str, Tensor]:
     }
 
 
-def load_pretrained(
+def load_pretrained(module: nn.Module, checkpoint: str, **kwargs: str | None) -> int:
+    """Load every tensor of ``module`` from a checkpoint file, or raise.
+
+    Takes what :func:`select_pretrained` takes, and raises what it raises.
+
+    Returns:
+        How many tensors were loaded; it is logged too, and so are tensors that stay as they are.
+    """
+    found = select_pretrained(module, checkpoint, **kwargs)
+    own = module.state_dict()
+    for key in own.keys() - found.keys():
+        print_log(f'{key} {tuple(own[key].shape)} has another shape in the file: kept', 'current')
+    module.load_state_dict(found, strict=False)
+    print_log(f"loaded {len(found)} of {len(own)} tensors from '{checkpoint}'", 'current')
+    return len(found)
+
+
+def select_pretrained(
     module: nn.Module,
     checkpoint: str,
     prefix: str | None = None,
     may_change_shape: str | None = None,
     type: str = 'Pretrained',
-) -> int:
-    """Load every tensor of ``module`` from a checkpoint file, or raise.
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file that ``module`` needs, by the module's names.
 
     Args:
-        module: Receives the tensors.
+        module: Would receive the tensors; it is not changed.
         checkpoint: File or URL.
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
-        may_change_shape: Pattern of names that keep their present values where the file has them
-            in another shape; they are reported.
+        may_change_shape: Pattern of names that are left out where the file has them in another
+            shape.
         type: The ``type`` of ``init_cfg``, accepted so that the config can be passed as it is.
-
-    Returns:
-        How many tensors were loaded.
 
     Raises:
         UserError: When a tensor is missing, unexpected or of another shape.
@@ -84,21 +98,15 @@ def load_pretrained(
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     own = module.state_dict()
-    kept = [
+    kept = {
         key
         for key, value in own.items()
-        if key in found
-        and found[key].shape != value.shape
-        and may_change_shape
+        if may_change_shape
         and re.search(may_change_shape, key)
-    ]
-    for key in kept:
-        print_log(
-            f'{key} is new: {tuple(found[key].shape)} in the file, '
-            f'{tuple(own[key].shape)} in the model',
-            'current',
-        )
-        del found[key]
+        and key in found
+        and found[key].shape != value.shape
+    }
+    found = {key: value for key, value in found.items() if key not in kept}
     problem = describe_mismatch({k: v for k, v in own.items() if k not in kept}, found)
     if problem:
         name = module.__class__.__name__
@@ -106,9 +114,7 @@ def load_pretrained(
         raise UserError(
             f"'{checkpoint}' (prefix '{prefix}') does not hold this {name}: {problem}{hint}"
         )
-    module.load_state_dict(found, strict=False)
-    print_log(f"loaded {len(found)} of {len(own)} tensors from '{checkpoint}'", 'current')
-    return len(found)
+    return found
 
 
 def describe_mismatch(own: dict[str, Tensor], found: dict[str, Tensor], examples: int = 3) -> str:

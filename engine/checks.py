@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .checkpoint import describe_mismatch, get_state_dict, load_file
+from .checkpoint import describe_mismatch, get_state_dict, load_file, select_pretrained
 from .errors import UserError
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -28,6 +30,8 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     check_processes()
     check_data(cfg, loaders)
     model = check_model(cfg)
+    if 'train_dataloader' in loaders:
+        check_pretrained(model)
     if cfg.get('load_from'):
         check_checkpoint(model, cfg.load_from, whole_model)
     check_work_dir(cfg.work_dir)
@@ -79,8 +83,22 @@ def check_model(cfg: Config) -> nn.Module:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
             return MODELS.build(cfg.model)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        message = ' '.join(str(error.args[0] if error.args else error).split())
+        message = ' '.join(str(error.args[0]).split()) if error.args else ''
+        if not message:  # a bare assertion says at least where it stands
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            message = f'{frame.line} ({frame.filename}:{frame.lineno})'
         raise UserError(f'the model of this config cannot be built: {message}') from error
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """The files that ``init_cfg`` names are there and fit the backbones that load strictly."""
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            if hasattr(module, 'may_change_shape'):
+                select_pretrained(module, **init_cfg, may_change_shape=module.may_change_shape)
+            elif is_local(init_cfg['checkpoint']):
+                load_file(init_cfg['checkpoint'])
 
 
 def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
@@ -105,5 +123,10 @@ def check_work_dir(work_dir: str) -> None:
         raise UserError(f"--work-dir '{work_dir}' is a file; choose another")
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--work-dir '{work_dir}' cannot be written ({folder}); choose another")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--work-dir '{work_dir}' cannot be written: {error.strerror} in '{folder}'"
+        ) from error

@@ -1,9 +1,9 @@
-"""Digit scenes, the ImageFolder: one digit of 64 x 64 per image, ten classes."""
+"""Digit scenes, the ImageFolder: one digit of 48 x 48 per image, ten classes."""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.6, 1.0)),
-    dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.2),
+    dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.8, 1.0)),
+    dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.3, hue=0.5),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -15,8 +15,7 @@ data_preprocessor = dict(
 )
 train_dataloader = dict(
     batch_size=64,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
@@ -28,8 +27,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=128,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(

@@ -3,13 +3,13 @@
 backbone = dict(
     type='mmdense.PaCaViT',
     arch=dict(
-        embed_dims=(32, 64, 128, 192),
-        num_heads=(1, 2, 4, 8),
-        depths=(1, 2, 3, 1),
-        mlp_ratios=(4, 4, 4, 4),
+        embed_dims=(32, 64, 128, 160),
+        num_heads=(1, 2, 4, 5),
+        depths=(1, 1, 2, 1),
+        mlp_ratios=(2, 2, 4, 4),
     ),
-    clusters=(49, 49, 49, 0),
+    clusters=(25, 25, 25, 0),
     drop_path_rate=0.05,
 )
-embed_dims = (32, 64, 128, 192)
+embed_dims = [32, 64, 128, 160]
 checkpoint = 'work_dirs/paca_digits/last.pth'

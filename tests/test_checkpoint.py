@@ -1,0 +1,113 @@
+"""Checkpoint files: read safely, loaded strictly, mismatches told in one line."""
+
+import pickle
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from safetensors.torch import save_file
+
+from mmdense.engine.checkpoint import load_file, load_pretrained
+from mmdense.engine.errors import UserError
+
+ARCH = dict(
+    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), depths=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1)
+)
+
+
+def build(seed: int, **kwargs) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = MODELS.build(dict(type='mmdense.PaCaViT', arch=ARCH, clusters=(4, 4, 4, 0), **kwargs))
+    if not kwargs.get('init_cfg'):
+        model.init_weights()
+    return model
+
+
+@pytest.fixture
+def classifier_file(tmp_path):
+    """A file as mmpretrain writes it: backbone and head, with the prefix of each."""
+    model = build(0)
+    state = {f'backbone.{k}': v for k, v in model.state_dict().items()}
+    state['head.fc.weight'] = torch.zeros(10, 8)
+    torch.save(dict(meta=dict(epoch=1), state_dict=state), tmp_path / 'classifier.pth')
+    return tmp_path / 'classifier.pth', model
+
+
+def test_init_cfg_loads_every_tensor(classifier_file):
+    path, source = classifier_file
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    model = build(1, init_cfg=init_cfg)
+    model.init_weights()
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    assert load_pretrained(build(1), str(path), prefix='backbone') == len(source.state_dict())
+
+
+def test_safetensors(tmp_path):
+    model = build(0)
+    save_file(model.state_dict(), tmp_path / 'model.safetensors')
+    assert load_pretrained(build(1), tmp_path / 'model.safetensors') == len(model.state_dict())
+
+
+def test_another_number_of_clusters_is_the_one_exception(classifier_file):
+    path, source = classifier_file
+    torch.manual_seed(2)
+    model = MODELS.build(dict(type='mmdense.PaCaViT', arch=ARCH, clusters=(6, 6, 6, 0)))
+    fresh = model.stages[0].blocks[0].attn.clustering.assign.weight.clone()
+    loaded = load_pretrained(
+        model, path, prefix='backbone.', may_change_shape=model.may_change_shape
+    )
+    assert loaded == len(source.state_dict()) - 3
+    assert torch.equal(model.stages[0].blocks[0].attn.clustering.assign.weight, fresh)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda s: s.pop('backbone.stages.0.norm.bias'), r'1 missing \(stages.0.norm.bias\)'),
+        (lambda s: s.update({'backbone.x': torch.ones(1)}), r'1 unexpected \(x\)'),
+        (
+            lambda s: s.update({'backbone.stages.0.norm.bias': torch.ones(3)}),
+            r'1 of another shape \(stages.0.norm.bias \(3,\) for \(8,\)\)',
+        ),
+    ],
+    ids=['missing', 'unexpected', 'shape'],
+)
+def test_mismatch_is_an_error(classifier_file, change, message):
+    path, _ = classifier_file
+    checkpoint = torch.load(path)
+    change(checkpoint['state_dict'])
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=message) as error:
+        load_pretrained(build(1), path, prefix='backbone.')
+    assert '\n' not in str(error.value)
+
+
+def test_a_forgotten_prefix_is_named(classifier_file):
+    path, _ = classifier_file
+    with pytest.raises(UserError, match=r'\d+ backbone\.\*, 1 head\.\*'):
+        load_pretrained(build(1), path, prefix='encoder.')
+
+
+class Harmful:
+    def __reduce__(self):
+        return (pytest.fail, ('a pickle was executed',))
+
+
+def test_pickles_are_not_executed(tmp_path):
+    path = tmp_path / 'harmful.pth'
+    path.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
+    torch.save(dict(state_dict={}, args=Harmful()), path)
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
+
+
+def test_missing_and_truncated_files(tmp_path, classifier_file):
+    with pytest.raises(UserError, match='does not exist'):
+        load_file(tmp_path / 'nothing.pth')
+    path, _ = classifier_file
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
