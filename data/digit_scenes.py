@@ -32,7 +32,7 @@ from tqdm import tqdm
 MARKER = '.digit_scenes.json'  # written last, so only a finished data set of ours has it
 CLASSES = tuple(str(digit) for digit in range(10))
 SCENE, CROP = 128, 48  # pixels
-DIGIT = (26, 45)  # longer side of a pasted digit in pixels, the upper end excluded
+DIGIT = (28, 45)  # longer side of a pasted digit in pixels, the upper end excluded
 MAX_DIGITS = 6
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20

@@ -91,7 +91,6 @@ def test_checkpointing_changes_nothing(name):
         outputs.append(out)
         grads.append([p.grad for p in model.parameters()])
     assert torch.equal(*outputs)
-    # Each of norm.., of the stages before the last one, ends in the last map, so all have gradients.
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b)
 

@@ -83,7 +83,8 @@ def test_imagenet_recipe():
 def test_user_config_inherits_from_ours(tmp_path):
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'mmdense::paca/mask_rcnn_paca_s_1x.py'\n"
-        'model = dict(roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)))\n'
+        'classes = dict(num_classes=3)\n'
+        'model = dict(roi_head=dict(bbox_head=classes, mask_head=classes))\n'
     )
     model = build(Config.fromfile(tmp_path / 'mine.py'))
     assert model.roi_head.bbox_head.fc_cls.out_features == 4

@@ -14,6 +14,7 @@ _base_ = [
 ]
 
 channels = 64
+class_weight = [0.1] + 10 * [1.0]  # nine pixels in ten are background
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
     pretrained=None,
@@ -22,11 +23,22 @@ model = dict(
         **_base_.backbone,
         init_cfg=dict(type='Pretrained', checkpoint=_base_.checkpoint, prefix='backbone.'),
     ),
-    decode_head=dict(in_channels=_base_.embed_dims, channels=channels, num_classes=11),
-    auxiliary_head=dict(in_channels=_base_.embed_dims[2], channels=channels, num_classes=11),
+    decode_head=dict(
+        in_channels=_base_.embed_dims,
+        channels=channels,
+        num_classes=11,
+        loss_decode=dict(class_weight=class_weight),
+    ),
+    auxiliary_head=dict(
+        in_channels=_base_.embed_dims[2],
+        channels=channels,
+        num_classes=11,
+        loss_decode=dict(class_weight=class_weight),
+    ),
 )
 
-max_epochs = 10
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+max_epochs = 18
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),

@@ -9,7 +9,7 @@ backbone = dict(
         mlp_ratios=(2, 2, 4, 4),
     ),
     clusters=(25, 25, 25, 0),
-    drop_path_rate=0.05,
+    drop_path_rate=0.0,
 )
 embed_dims = [32, 64, 128, 160]
 checkpoint = 'work_dirs/paca_digits/last.pth'
