@@ -4,6 +4,7 @@ Installing also lays out ``.mim/`` beside the code, where mmengine and mim look 
 configs: links to the folders in an editable install, copies in a wheel.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,35 +15,31 @@ ROOT = Path(__file__).resolve().parent
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 
 
-def lay_out_mim(editable: bool) -> None:
-    """Fill ``.mim/`` with the configs, tools and model index that users look up by name."""
-    mim = ROOT / '.mim'
-    shutil.rmtree(mim, ignore_errors=True)
-    mim.mkdir()
-    for name in MIM_ITEMS:
-        source, target = ROOT / name, mim / name
-        if editable:
-            target.symlink_to(Path('..') / name)
-        elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
-        else:
-            shutil.copy2(source, target)
-
-
 class BuildWithMim(build_py):
-    """``build_py`` that lays out ``.mim/`` before it collects the package's data files."""
+    """``build_py`` that adds ``.mim/``."""
 
-    def finalize_options(self) -> None:
-        lay_out_mim(editable=bool(self.editable_mode))
-        super().finalize_options()
-        if not self.editable_mode:
-            self.package_data = {
-                'mmdense': [
-                    str(path.relative_to(ROOT))
-                    for path in sorted((ROOT / '.mim').rglob('*'))
-                    if path.is_file()
-                ]
-            }
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            self.link_mim(ROOT / '.mim')
+        else:
+            self.copy_mim(Path(self.build_lib, 'mmdense', '.mim'))
+
+    def link_mim(self, mim: Path) -> None:
+        mim.mkdir(exist_ok=True)
+        for name in MIM_ITEMS:
+            if not (mim / name).is_symlink():
+                (mim / name).symlink_to(Path('..', name))
+
+    def copy_mim(self, mim: Path) -> None:
+        mim.mkdir(parents=True, exist_ok=True)
+        for name in MIM_ITEMS:
+            source = ROOT / name
+            if source.is_dir():
+                no_caches = shutil.ignore_patterns('__pycache__')
+                shutil.copytree(source, mim / name, ignore=no_caches, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, mim / name)
 
     def find_package_modules(self, package: str, package_dir: str) -> list:
         """The root is a package, but setup.py is not one of its modules."""
@@ -52,7 +49,7 @@ class BuildWithMim(build_py):
 
 setup(
     name='mmdense',
-    version='0.1.0',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / '__init__.py').read_text())[1],
     description='Published vision backbones for dense prediction on OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

@@ -54,7 +54,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             root = dataset.get('data_root') or ''
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
-            folders = [root, *(os.path.join(root, prefix) for prefix in prefixes)]
+            folders = [root, *(os.path.join(root, prefix or '') for prefix in prefixes)]
             for folder in folders:
                 if is_local(folder) and not Path(folder).is_dir():
                     raise UserError(f"{loader}: folder '{folder}' does not exist; {DATA_HELP}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmengine.dist import all_reduce_dict, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -51,3 +52,24 @@ class CheckInstancesHook(Hook):
             'images tried. LoadAnnotations(poly2mask=False) drops RLE masks; min sizes and crops '
             'drop small ones'
         )
+
+
+@HOOKS.register_module()
+class MeanLossHook(Hook):
+    """Logs the mean loss of all processes; mmengine logs what the first one saw of its own share.
+
+    Runs before every other hook, so that each of them sees the mean.
+    """
+
+    priority = 'HIGHEST'
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Replace the scalars of ``outputs`` by their mean over the processes."""
+        if outputs and is_distributed():
+            all_reduce_dict(outputs, 'mean')

@@ -120,9 +120,10 @@ def use_cpu(cfg: Config) -> None:
     replace_sync_bn(cfg.model)
     if cfg.launcher == 'none':
         return
-    if cfg.launcher == 'slurm':
-        os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
-        os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
+    if cfg.launcher != 'pytorch':
+        raise UserError(
+            f'--launcher {cfg.launcher} needs CUDA devices; tools/dist_train.sh also works without'
+        )
     cfg.env_cfg.dist_cfg = dict(backend='gloo')
     cfg.setdefault('model_wrapper_cfg', ConfigDict(type='MMDistributedDataParallel'))
     cfg.model_wrapper_cfg.update(device_ids=None)

@@ -140,7 +140,9 @@ EXACT = [
     'default_hooks.logger.interval=1',
     'train_cfg.max_epochs=1',
     'train_dataloader.drop_last=True',
-    'optim_wrapper.optimizer.lr=1e-4',
+    # Adam would blow up the rounding in gradients that are zero but for rounding
+    'optim_wrapper.optimizer.type=SGD',
+    'optim_wrapper.optimizer.lr=0.01',
     'optim_wrapper.clip_grad=None',
 ]
 NO_AUGMENTATION = {
@@ -153,6 +155,9 @@ NO_AUGMENTATION = {
         # statistics of plain batch norm differ between half batches, those of GroupNorm do not
         "model.decode_head.norm_cfg={'type':'GN','num_groups':8}",
         "model.auxiliary_head.norm_cfg={'type':'GN','num_groups':8}",
+        # a class-weighted mean over half batches is not the mean over the whole
+        'model.decode_head.loss_decode.class_weight=None',
+        'model.auxiliary_head.loss_decode.class_weight=None',
         'model.decode_head.dropout_ratio=0.0',
         'model.auxiliary_head.dropout_ratio=0.0',
     ],
@@ -179,7 +184,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(place, task):
     assert len(losses[1]) == len(losses[2]) >= 2
     assert losses[1] == pytest.approx(losses[2], rel=1e-5)
     for key, value in weights[1].items():
-        torch.testing.assert_close(weights[2][key], value, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(weights[2][key], value, rtol=1e-4, atol=1e-6)
 
 
 class TestBadInput:

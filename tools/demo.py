@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import Config
+
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.errors import UserError
@@ -142,7 +144,7 @@ def run_step(step: Step) -> dict:
 def fingerprint(step: Step) -> str:
     """Changes with the config, the package's code, the data and the weights it starts from."""
     parts = [
-        launch.Config.fromfile(step.config_path).pretty_text,
+        Config.fromfile(step.config_path).pretty_text,
         *step.options,
         (DATA / '.digit_scenes.json').read_text(),
         *(path.read_text() for path in sorted(Path('backbones').glob('*.py'))),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+from mmengine.config import Config
+
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.checks import check_run
@@ -47,7 +49,7 @@ def main() -> None:
     launch.build_runner(cfg).test()
 
 
-def enable_visualization(cfg: launch.Config, args: argparse.Namespace) -> None:
+def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
     """Turn on the toolbox's visualization hook, each of which has its own names for it."""
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
@@ -61,7 +63,7 @@ def enable_visualization(cfg: launch.Config, args: argparse.Namespace) -> None:
         hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = args.show_dir
 
 
-def enable_dump(cfg: launch.Config, out: str) -> None:
+def enable_dump(cfg: Config, out: str) -> None:
     """Write the predictions beside the metrics."""
     if cfg.get('default_scope') == 'mmseg':
         cfg.test_evaluator.update(output_dir=out, keep_results=True)

@@ -48,7 +48,8 @@ def main() -> None:
         check_run(cfg, ('train_dataloader', 'val_dataloader'), whole_model=bool(args.resume))
     if args.dry_run:
         return
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmdense.CheckInstancesHook')]
+    hooks = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
     launch.build_runner(cfg).train()
 
 

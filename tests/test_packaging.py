@@ -1,0 +1,59 @@
+"""The wheel: complete, without setup.py, and its configs are found by name."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import mmdense
+
+ROOT = Path(mmdense.__file__).parent
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy, as a compiler-less machine would."""
+    source, out = tmp_path_factory.mktemp('source') / 'mmdense', tmp_path_factory.mktemp('wheel')
+    ignore = shutil.ignore_patterns(
+        '.git', '.venv', '.mim', 'work_dirs', 'build', 'digit_scenes', '*.egg-info', 'golden'
+    )
+    shutil.copytree(ROOT, source, ignore=ignore)
+    command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation']
+    env = {**os.environ, 'CC': 'false', 'CXX': 'false'}
+    subprocess.run([*command, '--wheel-dir', str(out), str(source)], check=True, env=env)
+    return next(out.glob('mmdense-*.whl'))
+
+
+def test_contents(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert 'mmdense/setup.py' not in names
+    for part in ('backbones/paca.py', 'engine/compat.py', 'data/digit_scenes.py', 'registry.py'):
+        assert f'mmdense/{part}' in names
+    for folder in ('configs', 'tools'):
+        for path in (ROOT / folder).rglob('*'):
+            if path.is_file() and '__pycache__' not in path.parts:
+                assert f'mmdense/.mim/{path.relative_to(ROOT)}' in names
+    assert not any(name.startswith(('mmdense/tests', 'mmdense/build')) for name in names)
+
+
+def test_configs_are_found_by_name(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmdense::paca/mask_rcnn_paca_t_1x.py'\n")
+    program = (
+        'import mmdense; from mmengine.config import Config; '
+        "print(mmdense.__file__, Config.fromfile('mine.py').model.backbone.arch)"
+    )
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}
+    result = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == [str(tmp_path / 'site' / 'mmdense' / '__init__.py'), 'tiny']
