@@ -32,7 +32,7 @@ from tqdm import tqdm
 MARKER = '.digit_scenes.json'  # written last, so only a finished data set of ours has it
 CLASSES = tuple(str(digit) for digit in range(10))
 SCENE, CROP = 128, 48  # pixels
-DIGIT = (28, 45)  # longer side of a pasted digit in pixels, the upper end excluded
+DIGIT = (34, 47)  # longer side of a pasted digit in pixels, the upper end excluded
 MAX_DIGITS = 6
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20
@@ -298,7 +298,7 @@ def parse_args() -> argparse.Namespace:
         description='Make the digit scenes: COCO json, index PNGs and an ImageFolder.'
     )
     parser.add_argument('--out', type=Path, required=True, help='the folder to write')
-    parser.add_argument('--train', type=int, default=500, help='training scenes (default: 500)')
+    parser.add_argument('--train', type=int, default=2000, help='training scenes (default: 2000)')
     parser.add_argument('--val', type=int, default=100, help='held-out scenes (default: 100)')
     parser.add_argument('--train-crops', type=int, default=16000, help='(default: 16000)')
     parser.add_argument('--val-crops', type=int, default=1000, help='(default: 1000)')

@@ -45,7 +45,7 @@ model = dict(
     ),
 )
 
-max_epochs = 7
+max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),

@@ -24,7 +24,7 @@ model = dict(
     ),
 )
 
-max_epochs = 10
+max_epochs = 9
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),

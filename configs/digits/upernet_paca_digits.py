@@ -14,7 +14,7 @@ _base_ = [
 ]
 
 channels = 64
-class_weight = [0.1] + 10 * [1.0]  # nine pixels in ten are background
+class_weight = [0.2] + 10 * [1.0]  # nine pixels in ten are background
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
     pretrained=None,
@@ -37,8 +37,12 @@ model = dict(
     ),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-max_epochs = 18
+train_dataloader = dict(batch_size=4)
+optim_wrapper = dict(
+    optimizer=dict(lr=1.5e-3),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
+)
+max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
@@ -47,11 +51,11 @@ param_scheduler = [
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
+    logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_last=True),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
 randomness = dict(seed=0)
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
