@@ -82,11 +82,24 @@ class BaseBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Load the pretrained file that ``init_cfg`` names, or initialize every layer."""
-        if self.init_cfg:
-            load_pretrained(self, **self.init_cfg, may_change_shape=self.may_change_shape)
+        if self.init_cfg and self.pretrained is None:
+            super().init_weights()  # mmengine's initializers: Kaiming, TruncNormal, lists of them
+        elif self.pretrained is not None:
+            load_pretrained(self, **self.pretrained)
         else:
             self.apply(self.init_layer)
         self.is_init = True
+
+    @property
+    def pretrained(self) -> dict | None:
+        """What :func:`load_pretrained` needs beside the module; None without a pretrained file."""
+        if not isinstance(self.init_cfg, dict) or self.init_cfg.get('type') != 'Pretrained':
+            return None
+        return dict(
+            checkpoint=self.init_cfg['checkpoint'],
+            prefix=self.init_cfg.get('prefix'),
+            may_change_shape=self.may_change_shape,
+        )
 
     def init_layer(self, module: nn.Module) -> None:
         """Set the initial weights of one layer; called for every submodule."""

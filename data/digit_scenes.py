@@ -32,8 +32,8 @@ from tqdm import tqdm
 MARKER = '.digit_scenes.json'  # written last, so only a finished data set of ours has it
 CLASSES = tuple(str(digit) for digit in range(10))
 SCENE, CROP = 128, 48  # pixels
-DIGIT = (34, 47)  # longer side of a pasted digit in pixels, the upper end excluded
-MAX_DIGITS = 6
+SCENE_DIGIT, CROP_DIGIT = (38, 57), (34, 47)  # longer side in pixels, upper end excluded
+MAX_DIGITS = 5
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20
 TURN = 15  # degrees, either way
@@ -185,7 +185,7 @@ def make_scene(
     areas: list[int] = []  # before anything was pasted over
     for _ in range(int(rng.integers(2, MAX_DIGITS + 1))):
         choice = rng.integers(len(sources.digits))
-        opacity = render_digit(sources.digits[choice], int(rng.integers(*DIGIT)), rng)
+        opacity = render_digit(sources.digits[choice], int(rng.integers(*SCENE_DIGIT)), rng)
         for _ in range(PLACING_ATTEMPTS):
             top = int(rng.integers(SCENE - opacity.shape[0] + 1))
             left = int(rng.integers(SCENE - opacity.shape[1] + 1))
@@ -206,7 +206,7 @@ def make_crop(sources: Sources, label: int, rng: np.random.Generator) -> np.ndar
     background = sources.backgrounds[rng.integers(len(sources.backgrounds))]
     canvas = crop_background(background, CROP, rng)
     choice = rng.choice(np.flatnonzero(sources.labels == label))
-    opacity = render_digit(sources.digits[choice], int(rng.integers(*DIGIT)), rng)
+    opacity = render_digit(sources.digits[choice], int(rng.integers(*CROP_DIGIT)), rng)
     room = np.array([CROP, CROP]) - opacity.shape
     top, left = (int(rng.integers(r // 4, r - r // 4 + 1)) for r in room)
     paint(canvas, opacity, top, left, rng)

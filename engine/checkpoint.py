@@ -15,6 +15,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
 
 from .errors import UserError
 
@@ -29,9 +30,10 @@ def load_file(path: str | Path) -> dict:
         UserError: When the file is missing, damaged, or holds more than tensors and plain data.
     """
     path = str(path)
-    if '://' in path:
+    is_url = path.startswith(('http://', 'https://'))
+    if '://' in path and not is_url:  # torchvision://, open-mmlab://: mmengine knows where
         return CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    if not Path(path).is_file():
+    if not is_url and not Path(path).is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     try:
         if path.endswith('.safetensors'):
@@ -39,6 +41,8 @@ def load_file(path: str | Path) -> dict:
 
             return load_safetensors(path)
         with torch.serialization.safe_globals(get_torch_safe_globals()):
+            if is_url:
+                return load_state_dict_from_url(path, map_location='cpu', weights_only=True)
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -77,7 +81,6 @@ def select_pretrained(
     checkpoint: str,
     prefix: str | None = None,
     may_change_shape: str | None = None,
-    type: str = 'Pretrained',
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint file that ``module`` needs, by the module's names.
 
@@ -87,13 +90,10 @@ def select_pretrained(
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
         may_change_shape: Pattern of names that are left out where the file has them in another
             shape.
-        type: The ``type`` of ``init_cfg``, accepted so that the config can be passed as it is.
 
     Raises:
         UserError: When a tensor is missing, unexpected or of another shape.
     """
-    if type != 'Pretrained':
-        raise UserError(f"init_cfg of a backbone has type 'Pretrained' or is None; got '{type}'")
     state = get_state_dict(load_file(checkpoint))
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
 
 def check_processes() -> None:
     """No more processes on this node than GPUs; without any GPU, the processes share the CPU."""
-    processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    per_node = os.environ.get('SLURM_NTASKS_PER_NODE', 1)
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', per_node))
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
         raise UserError(f'{processes} processes were asked for on a machine with {gpus} GPU(s)')
@@ -55,13 +57,19 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
             folders = [root, *(os.path.join(root, prefix or '') for prefix in prefixes)]
+            if dataset.get('type') == 'ImageNet' and dataset.get('split'):
+                folders.append(os.path.join(root, dataset.split))
             for folder in folders:
                 if is_local(folder) and not Path(folder).is_dir():
                     raise UserError(f"{loader}: folder '{folder}' does not exist; {DATA_HELP}")
             ann_file = dataset.get('ann_file') or ''
-            path = os.path.join(root, ann_file)
-            if ann_file and is_local(path) and not Path(path).is_file():
-                raise UserError(f"{loader}: file '{path}' does not exist; {DATA_HELP}")
+            files = [os.path.join(root, ann_file)] if ann_file else []
+            evaluators = cfg.get(loader.replace('dataloader', 'evaluator')) or []
+            for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+                files.append(evaluator.get('ann_file') or '')
+            for path in files:
+                if is_local(path) and not Path(path).is_file():
+                    raise UserError(f"{loader}: file '{path}' does not exist; {DATA_HELP}")
 
 
 def find_datasets(dataset: dict) -> Iterator[dict]:
@@ -79,6 +87,8 @@ def is_local(path: str) -> bool:
 
 def check_model(cfg: Config) -> nn.Module:
     """The model builds. What a constructor refuses is a matter of the config, told in one line."""
+    if 'model' not in cfg:
+        raise UserError('the config has no model; it may be a part that others inherit from')
     try:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
             return MODELS.build(cfg.model)
@@ -93,12 +103,9 @@ def check_model(cfg: Config) -> nn.Module:
 def check_pretrained(model: nn.Module) -> None:
     """The files that ``init_cfg`` names are there and fit the backbones that load strictly."""
     for module in model.modules():
-        init_cfg = getattr(module, 'init_cfg', None)
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            if hasattr(module, 'may_change_shape'):
-                select_pretrained(module, **init_cfg, may_change_shape=module.may_change_shape)
-            elif is_local(init_cfg['checkpoint']):
-                load_file(init_cfg['checkpoint'])
+        pretrained = getattr(module, 'pretrained', None)
+        if isinstance(pretrained, dict):
+            select_pretrained(module, **pretrained)
 
 
 def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
@@ -110,6 +117,9 @@ def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
     if not whole_model:
         own = {k: v for k, v in own.items() if k.startswith('backbone.')} or own
     found = get_state_dict(load_file(path))
+    if not whole_model:  # as for pretrained files, the number of clusters may change
+        pattern = getattr(getattr(model, 'backbone', None), 'may_change_shape', None)
+        own = {k: v for k, v in own.items() if not (pattern and re.search(pattern, k))}
     problem = describe_mismatch(own, {k: v for k, v in found.items() if k in own})
     if problem:
         part = type(model).__name__ if whole_model else 'backbone'

@@ -27,6 +27,16 @@ from .errors import UserError, last_line
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
+class KeyValueAction(DictAction):
+    """mmengine's key=value parser, whose complaints are argparse's."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
+        try:
+            super().__call__(parser, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'--cfg-options take key=value: {error}')
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that training and testing share, as the toolboxes spell them."""
     parser.add_argument('config', help='config file path')
@@ -34,7 +44,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValueAction,
         help='settings that override the config, as key=value; a list is written key="[a,b]" or '
         'key=a,b, without white space',
     )
@@ -60,8 +70,10 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config)
     except Exception as error:
         raise UserError(f"config '{args.config}' cannot be read: {last_line(error)}") from error
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    try:
+        cfg.merge_from_dict(args.cfg_options or {})
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UserError(f'--cfg-options do not fit this config: {last_line(error)}') from error
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -96,6 +108,13 @@ def set_resume(cfg: Config, resume: str) -> None:
         cfg.load_from = find_latest_checkpoint(cfg.work_dir)
     else:
         cfg.load_from = None  # nothing yet: the run starts from the beginning
+        return
+    state = checkpoint.load_file(cfg.load_from)
+    if not {'meta', 'optimizer', 'message_hub'} <= state.keys():
+        raise UserError(
+            f"--resume: '{cfg.load_from}' holds weights but no training state; start from it with "
+            f'--cfg-options load_from={cfg.load_from}'
+        )
 
 
 def is_main_process() -> bool:
@@ -110,6 +129,20 @@ def build_runner(cfg: Config) -> Runner:
     if not torch.cuda.is_available():
         use_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def train(cfg: Config) -> None:
+    """Train; an empty training set, which mmengine trips over, is told in one line."""
+    runner = build_runner(cfg)
+    try:
+        runner.train()
+    except ValueError as error:
+        if 'need at least one array to concatenate' not in str(error):
+            raise
+        raise UserError(
+            'no image of the training set is left: none has an annotation of the classes in '
+            "metainfo; check ann_file, metainfo and the data set's filter_cfg"
+        ) from error
 
 
 def use_cpu(cfg: Config) -> None:
@@ -148,7 +181,9 @@ def replace_sync_bn(node: object) -> None:
 
 def _load_local(filename: str, map_location: object = None) -> dict:
     """mmengine's door for local files, led to the safe reader."""
-    return checkpoint.load_file(os.path.expanduser(filename))
+    state = checkpoint.load_file(os.path.expanduser(filename))
+    state.get('meta', {}).pop('config', None)  # mmengine would run this text when it resumes
+    return state
 
 
 def _name_unreadable_files() -> None:
@@ -177,3 +212,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f'error: {last_line(error)}')
+    if torch.distributed.is_initialized():
+        # Gloo's threads abort a process that exits while they run, and peers that still need it.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

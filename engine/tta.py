@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+from mmdet.models.test_time_augs import DetTTAModel
 from mmengine.config import Config, ConfigDict
 
+from ..registry import MODELS
 from .errors import UserError
+
+
+@MODELS.register_module()
+class BoxTTAModel(DetTTAModel):
+    """MMDetection's TTA for detectors with masks: it merges boxes, and refuses to see masks."""
+
+    def merge_preds(self, data_samples_list: list) -> list:
+        for data_samples in data_samples_list:
+            for data_sample in data_samples:
+                data_sample.pred_instances.pop('masks', None)
+        return super().merge_preds(data_samples_list)
+
 
 TTA_MODELS = {
     'mmpretrain': dict(type='AverageClsScoreTTA'),
     'mmdet': dict(
-        type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        type='mmdense.BoxTTAModel',
+        tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
     ),
     'mmseg': dict(type='SegTTAModel'),
 }

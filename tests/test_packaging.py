@@ -18,10 +18,13 @@ ROOT = Path(mmdense.__file__).parent
 def wheel(tmp_path_factory) -> Path:
     """Built from a copy, as a compiler-less machine would."""
     source, out = tmp_path_factory.mktemp('source') / 'mmdense', tmp_path_factory.mktemp('wheel')
-    ignore = shutil.ignore_patterns(
-        '.git', '.venv', '.mim', 'work_dirs', 'build', 'digit_scenes', '*.egg-info', 'golden'
+    tracked = subprocess.run(
+        ['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    shutil.copytree(ROOT, source, ignore=ignore)
+    for name in tracked.stdout.split('\0')[:-1]:
+        if not name.startswith('tests/') and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
     command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation']
     env = {**os.environ, 'CC': 'false', 'CXX': 'false'}
     subprocess.run([*command, '--wheel-dir', str(out), str(source)], check=True, env=env)
@@ -35,7 +38,7 @@ def test_contents(wheel):
         assert f'mmdense/{part}' in names
     for folder in ('configs', 'tools'):
         for path in (ROOT / folder).rglob('*'):
-            if path.is_file() and '__pycache__' not in path.parts:
+            if path.suffix in ('.py', '.sh'):
                 assert f'mmdense/.mim/{path.relative_to(ROOT)}' in names
     assert not any(name.startswith(('mmdense/tests', 'mmdense/build')) for name in names)
 

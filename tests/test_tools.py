@@ -37,11 +37,11 @@ def config(task: str) -> str:
 
 def options(task: str, *more: str) -> list[str]:
     """Two short epochs without pretrained weights."""
-    result = ['--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4', *more]
+    result = ['--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4']
     result.append('param_scheduler=None')
     if task in FROM_SCRATCH:
         result.append('model.backbone.init_cfg=None')
-    return result
+    return [*result, *more]
 
 
 def run(place: Path, *command: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:
@@ -214,18 +214,31 @@ class TestBadInput:
 
     def test_pretrained_file_is_missing(self, place):
         line = self.fails(place, config('detection'))
-        assert "'work_dirs/paca_digits/last.pth' does not exist" in line
+        assert "'work_dirs/paca_digits/epoch_9.pth' does not exist" in line
 
     @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
     def test_checkpoint_of_another_model(self, place, tool):
         torch.save(dict(state_dict={'backbone.conv1.weight': torch.ones(3)}), place / 'other.pth')
         args = [config('classification')]
         if tool == 'train.py':
-            args += ['--resume', 'other.pth']
+            args += ['--cfg-options', 'load_from=other.pth']
         else:
             args += ['other.pth']
         line = self.fails(place, *args, tool=tool)
         assert "'other.pth' is of another model" in line and 'missing' in line
+
+    def test_resume_from_weights_alone(self, place):
+        torch.save(dict(state_dict={}), place / 'weights.pth')
+        line = self.fails(place, config('classification'), '--resume', 'weights.pth')
+        assert 'no training state' in line and 'load_from=weights.pth' in line
+
+    def test_cfg_options(self, place):
+        more = options('classification', 'train_dataloader.batch_size.x=1')
+        line = self.fails(place, config('classification'), *more)
+        assert '--cfg-options do not fit' in line
+        tool = str(ROOT / 'tools' / 'train.py')
+        bad = [sys.executable, tool, config('classification'), '--cfg-options', 'lr:1']
+        assert 'take key=value' in run(place, *bad, expect=2).stderr
 
     def test_work_dir(self, place):
         (place / 'file').write_text('')

@@ -30,6 +30,7 @@ DATA = Path('data/digit_scenes')
 WORK = Path('work_dirs')
 PICTURES = WORK / 'demo'
 NUM_PICTURES = 6
+CODE = ('backbones', 'engine')  # what a training depends on beside its config
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
 PICTURE_SIDE = 512  # pixels; scenes of 128 are too small to read labels in
 
@@ -64,7 +65,8 @@ class Step:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / 'last.pth'
+        """The last one that mmengine wrote."""
+        return self.folder / Path((self.folder / 'last_checkpoint').read_text().strip()).name
 
 
 BOX_AND_MASK = {
@@ -125,16 +127,15 @@ def run_step(step: Step) -> dict:
     """Train and evaluate, or return the result of an earlier call with the same inputs."""
     result_file = step.folder / 'demo.json'
     inputs = fingerprint(step)
-    if result_file.is_file() and step.checkpoint.is_file():
+    if result_file.is_file():
         result = json.loads(result_file.read_text())
-        if result['inputs'] == inputs:
+        if result['inputs'] == inputs and step.checkpoint.is_file():
             print(f'{step.title}: done before ({step.folder})')
             return result
     print(f'{step.title}: python tools/train.py {step.config_path} {" ".join(step.options)}')
     begin = time.time()
     log = train(step)
     result = dict(inputs=inputs, seconds=time.time() - begin, **read_log(step, log))
-    publish_last(step)
     partial = result_file.with_suffix('.partial')
     partial.write_text(json.dumps(result, indent=1))
     partial.replace(result_file)
@@ -142,12 +143,12 @@ def run_step(step: Step) -> dict:
 
 
 def fingerprint(step: Step) -> str:
-    """Changes with the config, the package's code, the data and the weights it starts from."""
+    """Changes with the config, the code, the data and the weights that the step starts from."""
     parts = [
         Config.fromfile(step.config_path).pretty_text,
         *step.options,
         (DATA / '.digit_scenes.json').read_text(),
-        *(path.read_text() for path in sorted(Path('backbones').glob('*.py'))),
+        *(path.read_text() for folder in CODE for path in sorted(Path(folder).glob('*.py'))),
     ]
     if step.needs:
         parts.append(fingerprint(step.needs))
@@ -209,15 +210,6 @@ def read_log(step: Step, output: str) -> dict:
 def scale(value: float, key: str) -> float:
     """Metrics as fractions; mmpretrain's and mmseg's come in percent."""
     return value if key.startswith('coco/') else value / 100
-
-
-def publish_last(step: Step) -> None:
-    """Give the last checkpoint the name that the fine-tuning configs read."""
-    last = Path((step.folder / 'last_checkpoint').read_text().strip())
-    link = step.checkpoint.with_suffix('.partial')
-    link.unlink(missing_ok=True)
-    link.symlink_to(last.name)
-    link.replace(step.checkpoint)
 
 
 def draw_pictures() -> list[Path]:

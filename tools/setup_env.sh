@@ -15,7 +15,13 @@ if [ ! -f "$venv/.ready-$hash" ]; then
         exit 1
     fi
     echo "installing the pinned environment into $venv (a few minutes, about 7 GB)"
+    if [ -e "$venv" ] && [ ! -f "$venv/.made-by-mmdense" ]; then
+        echo "error: $venv exists and was not made by this script; remove it or choose VENV=..." >&2
+        exit 1
+    fi
     rm -rf "$venv"
+    mkdir -p "$venv"
+    touch "$venv/.made-by-mmdense"
     "$python" -m venv "$venv"
     # The pure-Python mmcv comes from an isolated build. pip's cache is left out of it, because a
     # wheel of mmcv that was compiled for another torch may lie there.

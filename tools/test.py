@@ -7,6 +7,7 @@ bash tools/dist_test.sh configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT 8
 from __future__ import annotations
 
 import argparse
+import os
 
 from mmengine.config import Config
 
@@ -57,10 +58,13 @@ def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
     hook.update(show=args.show, wait_time=args.wait_time)
     scope = cfg.get('default_scope')
     hook['enable' if scope == 'mmpretrain' else 'draw'] = True
-    if args.show_dir and scope == 'mmseg':
-        cfg.visualizer.save_dir = args.show_dir
-    elif args.show_dir:
-        hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = args.show_dir
+    hook['interval'] = 1
+    if args.show_dir:
+        show_dir = os.path.abspath(args.show_dir)  # the hooks would put it below the work dir
+        if scope == 'mmseg':
+            cfg.visualizer.save_dir = show_dir
+        else:
+            hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = show_dir
 
 
 def enable_dump(cfg: Config, out: str) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
         return
     hooks = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
-    launch.build_runner(cfg).train()
+    launch.train(cfg)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ _base_ = [
 ]
 
 channels = 64
-class_weight = [0.2] + 10 * [1.0]  # nine pixels in ten are background
+class_weight = [0.4] + 10 * [1.0]  # most pixels are background
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
     pretrained=None,
@@ -37,12 +37,11 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(
-    optimizer=dict(lr=1.5e-3),
+    optimizer=dict(lr=2e-3),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
 )
-max_epochs = 4
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
@@ -53,9 +52,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
 randomness = dict(seed=0)
-auto_scale_lr = dict(base_batch_size=4)
+auto_scale_lr = dict(base_batch_size=8)
