@@ -188,6 +188,23 @@ def test_two_processes_equal_one_with_the_doubled_batch(place, task):
         torch.testing.assert_close(weights[2][key], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_evaluation_by_two_processes_equals_one(trained, place):
+    if torch.cuda.is_available():
+        pytest.skip('about processes on the CPU')
+    task, work_dir = trained
+    latest = (work_dir / 'last_checkpoint').read_text().strip()
+    metrics = []
+    for processes in ('1', '2'):
+        target = place / 'runs' / f'{task}_tested_by_{processes}'
+        command = ['bash', str(ROOT / 'tools' / 'dist_test.sh'), config(task), latest, processes]
+        command += ['--work-dir', str(target), *options(task)]
+        run(place, *command, PORT=str(29500 + os.getpid() % 1000))
+        result = json.loads(next(target.glob('*/*.json')).read_text())
+        metrics.append({k: v for k, v in result.items() if k not in ('time', 'data_time')})
+    assert metrics[0] == metrics[1] and TASKS[task][1] in metrics[0]
+
+
 class TestBadInput:
     """One clear line on stderr, exit code 1, nothing written."""
 
