@@ -1,5 +1,8 @@
 """The backbones, registered in ``mmdense.registry.MODELS`` under their class names."""
 
+from .fcvit import FCViT
+from .groupmixformer import GroupMixFormer
+from .msf import MSFViT
 from .paca import PaCaViT
 
-__all__ = ['PaCaViT']
+__all__ = ['FCViT', 'GroupMixFormer', 'MSFViT', 'PaCaViT']

@@ -9,24 +9,96 @@ instead, so the cost is linear in N:
     C = LayerNorm(Z X)             (M, C)  the clusters
     Y = softmax(Q(X) K(C)^T / sqrt(d)) V(C)
 
+f is a small network inside a stage's blocks ("onsite"), or a ConvMixer beside the whole model, the
+teacher, that computes the Z of all four stages from the stem's output ("external").
+
 Axis legend: B batch, N = H*W tokens, M clusters, C channels, h heads, d = C/h.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks.drop import DropPath
+from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..registry import MODELS
-from .layers import BaseBackbone, to_map, to_tokens
+from .layers import BATCH_NORM, BaseBackbone, drop_path_rates, run_block, to_map, to_tokens
 
 NORM_EPS = 1e-6
+
+
+def find_content(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W), false from where an image is zero up to its right or lower edge.
+
+    That is where the data preprocessors pad, for they normalize first. An image of nothing but
+    zeros counts as content.
+    """
+    filled = (image != 0).any(dim=1)
+    rows, columns = (
+        filled.any(dim).int().flip(1).cummax(dim=1).values.flip(1).bool()  # up to the last one
+        for dim in (2, 1)
+    )
+    content = rows[:, :, None] & columns[:, None, :]
+    return content | ~content.any(dim=(1, 2), keepdim=True)
+
+
+def assign_positions(x: Tensor, assign: nn.Linear, valid: Tensor | None) -> Tensor:
+    """Z (B, M, N): a softmax over the (valid) positions of the tokens' (B, N, C) cluster logits."""
+    # W x^T rather than (x W^T)^T: the softmax then runs along contiguous memory.
+    logits = assign.weight @ x.transpose(1, 2)
+    if assign.bias is not None:
+        logits = logits + assign.bias[:, None]
+    if valid is not None:
+        logits = logits.masked_fill(~valid, float('-inf'))
+    return logits.softmax(dim=-1)
+
+
+class ConvClustering(nn.Module):
+    """Cluster logits from a depthwise convolution and two pointwise layers."""
+
+    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.proj = nn.Linear(dim, dim)
+        self.assign = nn.Linear(dim, num_clusters, bias=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
+        x = to_tokens(F.gelu(self.dwconv(to_map(x, size))))
+        return assign_positions(F.gelu(self.proj(x)), self.assign, valid)
+
+
+class MLPClustering(nn.Module):
+    """Cluster logits from each token alone: two linear layers."""
+
+    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, int(dim * mlp_ratio))
+        self.assign = nn.Linear(self.proj.out_features, num_clusters)
+
+    def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
+        return assign_positions(F.gelu(self.proj(x)), self.assign, valid)
+
+
+class LinearClustering(nn.Module):
+    """Cluster logits from each token alone: one linear layer."""
+
+    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.assign = nn.Linear(dim, num_clusters, bias=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
+        return assign_positions(x, self.assign, valid)
+
+
+CLUSTERINGS = {'conv': ConvClustering, 'mlp': MLPClustering, 'linear': LinearClustering}
 
 
 class Downsample(nn.Module):
@@ -43,26 +115,6 @@ class Downsample(nn.Module):
         return self.norm(to_tokens(x)), x.shape[2:]
 
 
-class ConvClustering(nn.Module):
-    """Cluster logits from a depthwise convolution and two pointwise layers."""
-
-    def __init__(self, dim: int, num_clusters: int, kernel_size: int = 7) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-        self.proj = nn.Linear(dim, dim)
-        self.assign = nn.Linear(dim, num_clusters, bias=False)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
-        x = to_tokens(F.gelu(self.dwconv(to_map(x, size))))
-        x = F.gelu(self.proj(x))
-        # W x^T rather than (x W^T)^T: the softmax then runs along contiguous memory.
-        return (self.assign.weight @ x.transpose(1, 2)).softmax(dim=-1)
-
-
-CLUSTERINGS = {'conv': ConvClustering}
-
-
 class PaCaAttention(nn.Module):
     """Multi-head attention from tokens to clusters, or to the tokens when there are none.
 
@@ -70,93 +122,275 @@ class PaCaAttention(nn.Module):
         dim: Channels C.
         num_heads: Heads h.
         num_clusters: M of the stage; 0 means plain attention.
-        clustering: The module that assigns positions to clusters; ``None`` where the block reuses
-            the assignment of an earlier block.
+        clustering: The module that assigns positions to clusters; ``None`` where the block is given
+            the assignment of an earlier block or of the teacher.
+        cluster_norm: Normalize the clusters.
+        cluster_pos_embed: Add a learned vector to each cluster, before the norm.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, num_clusters: int, clustering: nn.Module | None
+        self,
+        dim: int,
+        num_heads: int,
+        num_clusters: int,
+        clustering: nn.Module | None,
+        cluster_norm: bool = True,
+        cluster_pos_embed: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.num_clusters = num_clusters
         self.clustering = clustering
-        self.cluster_norm = nn.LayerNorm(dim, eps=NORM_EPS) if num_clusters else None
+        self.cluster_norm = None
+        if num_clusters:
+            self.cluster_norm = nn.LayerNorm(dim, eps=NORM_EPS) if cluster_norm else nn.Identity()
+        self.cluster_pos_embed = None
+        if num_clusters and cluster_pos_embed:
+            self.cluster_pos_embed = nn.Parameter(torch.zeros(1, num_clusters, dim))
+            nn.init.trunc_normal_(self.cluster_pos_embed, std=0.02)
         self.q = nn.Linear(dim, dim)
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, size: tuple[int, int], assignment: Tensor | None
+        self, x: Tensor, size: tuple[int, int], assignment: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, N, C) and Z (B, M, N) of the stage so far -> tokens and the Z in force."""
-        context = x
-        if self.cluster_norm is not None:
+        context, mask = x, None
+        if self.num_clusters:
             if self.clustering is not None:
-                assignment = self.clustering(x, size)
-            context = self.cluster_norm(assignment @ x)  # (B, M, C)
+                assignment = self.clustering(x, size, valid)
+            context = assignment @ x  # (B, M, C)
+            if self.cluster_pos_embed is not None:
+                context = context + self.cluster_pos_embed
+            context = self.cluster_norm(context)
+        elif valid is not None:
+            mask = valid[:, None]  # (B, 1, N) -> (B, 1, 1, N)
         q, k, v = (
             t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, h, L, d)
             for t in (self.q(x), self.k(context), self.v(context))
         )
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2)), assignment
 
 
 class MLP(nn.Module):
     """Pointwise expansion, a depthwise 3x3 convolution with a shortcut, GELU, projection."""
 
-    def __init__(self, dim: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, hidden_dim: int, dwconv: bool = True, shortcut: bool = True):
         super().__init__()
+        self.shortcut = shortcut
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
+        self.dwconv = None
+        if dwconv:
+            self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = self.fc1(x)
-        x = to_tokens(self.dwconv(to_map(x, size))) + x
+        if self.dwconv is not None:
+            y = to_tokens(self.dwconv(to_map(x, size)))
+            x = y + x if self.shortcut else y
         return self.fc2(F.gelu(x))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Transformer block: norms before its two branches, after them, or both."""
 
-    def __init__(self, dim: int, attn: PaCaAttention, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        attn: PaCaAttention,
+        mlp: MLP,
+        drop_path: float,
+        norm_before: bool,
+        norm_after: bool,
+        layer_scale: float | None,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+
+        def norm(used: bool) -> nn.Module:
+            return nn.LayerNorm(dim, eps=NORM_EPS) if used else nn.Identity()
+
+        def scale() -> nn.Module:
+            return nn.Identity() if layer_scale is None else LayerScale(dim, scale=layer_scale)
+
+        self.norm1 = norm(norm_before)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = MLP(dim, int(dim * mlp_ratio))
+        self.norm1_after = norm(norm_after)
+        self.scale1 = scale()
+        self.norm2 = norm(norm_before)
+        self.mlp = mlp
+        self.norm2_after = norm(norm_after)
+        self.scale2 = scale()
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Tensor, size: tuple[int, int], assignment: Tensor | None
+        self, x: Tensor, size: tuple[int, int], assignment: Tensor | None, valid: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        y, assignment = self.attn(self.norm1(x), size, assignment)
-        x = x + self.drop_path(y)
-        x = x + self.drop_path(self.mlp(self.norm2(x), size))
+        y, assignment = self.attn(self.norm1(x), size, assignment, valid)
+        x = x + self.drop_path(self.scale1(self.norm1_after(y)))
+        y = self.mlp(self.norm2(x), size)
+        x = x + self.drop_path(self.scale2(self.norm2_after(y)))
         return x, assignment
 
 
 class Stage(nn.Module):
-    """Downsampling, the blocks, and a LayerNorm whose output is both feature and next input."""
+    """Downsampling, the blocks, and a LayerNorm whose output is both feature and next input.
 
-    def __init__(self, downsample: Downsample, blocks: Sequence[Block], dim: int) -> None:
+    Args:
+        downsample: Makes the stage's tokens.
+        blocks: What they pass through.
+        dim: Channels C.
+        pos_embed_size: (height, width) of a learned position table added before the first block;
+            for tokens of another size it is resampled. ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        downsample: Downsample,
+        blocks: Sequence[Block],
+        dim: int,
+        pos_embed_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.downsample = downsample
+        self.pos_embed_size = pos_embed_size
+        self.pos_embed = None
+        if pos_embed_size is not None:
+            height, width = pos_embed_size
+            self.pos_embed = nn.Parameter(torch.zeros(1, height * width, dim))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
-    def forward(self, x: Tensor, with_cp: bool) -> Tensor:
-        """(B, C_in, H, W) -> (B, C, H', W'), strided as the downsampling says."""
-        x, size = self.downsample(x)
-        assignment = None
+    def forward(
+        self,
+        tokens: tuple[Tensor, tuple[int, int]],
+        taught: tuple[Tensor | None, Tensor | None],
+        valid: Tensor | None,
+        with_cp: bool,
+    ) -> Tensor:
+        """Downsampled tokens and their size -> (B, C, H, W).
+
+        ``taught``: the teacher's Z (B, M, N), and its tokens (B, N, C), added before the norm.
+        """
+        x, size = tokens
+        assignment, extra = taught
+        if self.pos_embed is not None:
+            x = x + self.get_pos_embed(size)
         for block in self.blocks:
-            if with_cp and torch.is_grad_enabled():
-                x, assignment = checkpoint(block, x, size, assignment, use_reentrant=False)
-            else:
-                x, assignment = block(x, size, assignment)
+            x, assignment = run_block(block, with_cp, x, size, assignment, valid)
+        if extra is not None:
+            x = x + extra
         return to_map(self.norm(x), size)
+
+    def get_pos_embed(self, size: tuple[int, int]) -> Tensor:
+        """The position table (1, N, C) for tokens of this (height, width)."""
+        if tuple(size) == self.pos_embed_size:
+            return self.pos_embed
+        table = to_map(self.pos_embed, self.pos_embed_size)
+        return to_tokens(F.interpolate(table, size, mode='bilinear', align_corners=True))
+
+
+class Blur(nn.Module):
+    """Each channel smoothed by the 3x3 binomial kernel, with zeros beyond the border."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = torch.outer(row, row).expand(dim, 1, 3, 3).clone()
+        self.register_buffer('kernel', kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
+
+
+class MixerLayer(nn.Module):
+    """ConvMixer layer (arXiv 2201.09792): depthwise with a shortcut, then pointwise."""
+
+    def __init__(self, dim: int, kernel_size: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+            nn.GELU(),
+            build_norm_layer(norm_cfg, dim)[1],
+        )
+        self.pointwise = nn.Sequential(
+            nn.Conv2d(dim, dim, 1), nn.GELU(), build_norm_layer(norm_cfg, dim)[1]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(x + self.depthwise(x))
+
+
+class Teacher(nn.Module):
+    """ConvMixer pyramid with a top-down path that assigns positions to clusters in all stages.
+
+    Args:
+        dims: Channels per stage, those of the model it serves.
+        depths: Mixer layers per stage.
+        clusters: M per stage; 0 where the model wants none.
+        norm_cfg: The batch norm.
+        kernel_size: Of the depthwise convolutions.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        clusters: Sequence[int],
+        norm_cfg: dict,
+        kernel_size: int = 7,
+    ) -> None:
+        super().__init__()
+
+        def mixer(dim: int) -> nn.Module:
+            return MixerLayer(dim, kernel_size, norm_cfg)
+
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(mixer(dim) for _ in range(depth))) for dim, depth in zip(dims, depths)
+        )
+        self.downsamples = nn.ModuleList(
+            nn.Sequential(
+                Blur(fine),
+                nn.Conv2d(fine, coarse, 3, 2, 1),
+                nn.GELU(),
+                build_norm_layer(norm_cfg, coarse)[1],
+            )
+            for fine, coarse in zip(dims, dims[1:])
+        )
+        self.laterals = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(coarse, fine, 1), nn.GELU(), build_norm_layer(norm_cfg, fine)[1]
+            )
+            for fine, coarse in zip(dims, dims[1:])
+        )
+        self.fpns = nn.ModuleList(mixer(dim) for dim in dims[:-1])
+        self.assigns = nn.ModuleList(
+            nn.Linear(dim, m) if m else nn.Identity() for dim, m in zip(dims, clusters)
+        )
+
+    def forward(
+        self, x: Tensor, valid: Sequence[Tensor | None]
+    ) -> list[tuple[Tensor | None, Tensor]]:
+        """The stem's map (B, C, H, W) -> per stage Z (B, M, N) or None, and tokens (B, N, C)."""
+        maps = []
+        for i, block in enumerate(self.blocks):
+            x = block(self.downsamples[i - 1](x) if i else x)
+            maps.append(x)
+        tops = maps[-1:]
+        for fine, lateral, fpn in zip(maps[-2::-1], reversed(self.laterals), reversed(self.fpns)):
+            up = F.interpolate(tops[0], fine.shape[2:], mode='bilinear', align_corners=False)
+            tops.insert(0, fpn(fine + lateral(up)))
+        assignments = [
+            assign_positions(to_tokens(top), assign, where)
+            if isinstance(assign, nn.Linear)
+            else None
+            for top, assign, where in zip(tops, self.assigns, valid)
+        ]
+        return [(z, to_tokens(x)) for z, x in zip(assignments, maps)]
 
 
 @MODELS.register_module()
@@ -164,15 +398,32 @@ class PaCaViT(BaseBackbone):
     """PaCa-ViT backbone: four stages at strides 4, 8, 16, 32.
 
     Args:
-        arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
+        arch: A name in ``arch_zoo``, or a dict with the keys of its rows; with ``teacher_depths``
+            the clusters come from a teacher.
         in_channels: Channels of the image.
-        clusters: M per stage, 0 for plain attention. The paper: 100 for ImageNet and COCO, 200 for
-            ADE20K.
+        clusters: M per stage, 0 for plain attention. By default the paper's for ImageNet and COCO:
+            100 with plain attention in stage 4, 100 in every stage with a teacher. ADE20K has 200.
         clustering: How cluster logits are computed, a key of ``CLUSTERINGS``.
+        clustering_interval: 0 clusters once per stage, in its first block; k in every k-th block.
+            One number, or one per stage.
+        clustering_kernel_size: Of conv clustering; one number, or one per stage.
+        cluster_norm: Normalize the clusters.
+        cluster_pos_embed: Add a learned vector to each cluster.
+        mlp_dwconv: Depthwise convolution inside the MLP.
+        mlp_shortcut: Shortcut around that convolution.
+        post_norm: Norms after the branches instead of before them.
+        sub_ln: Norms both before and after the branches (arXiv 2210.06423).
+        layer_scale: Initial value of a learned scale per channel of each branch; ``None`` for none.
+        pos_embed: Learned position table in each stage, resampled where the image has another size.
+        img_size: Image size, or (height, width), that the tables of ``pos_embed`` are made for.
+        mask_padding: Keep zero padding at the right and lower border out of the clusters, and of
+            the keys where a stage has none.
         drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
         out_indices: Stages to return; negative counts from the end.
-        frozen_stages: 0 freezes the stem, k the stem and the first k stages; -1 nothing.
-        norm_eval: Keep batch norms in eval mode while training (this variant has none).
+        frozen_stages: 0 freezes the stem, k the stem, the first k stages, and the teacher that
+            assigns their clusters; -1 nothing.
+        norm_eval: Keep batch norms in eval mode while training (only a teacher has them).
+        norm_cfg: The teacher's batch norm.
         with_cp: Recompute blocks in the backward pass to save memory.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
 
@@ -184,31 +435,54 @@ class PaCaViT(BaseBackbone):
 
     # fmt: off
     arch_zoo = {
-        'tiny':  dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(2, 2, 4, 2),  mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
-        'small': dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(3, 3, 10, 3), mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
-        'base':  dict(embed_dims=(96, 192, 384, 512), num_heads=(2, 4, 8, 16), depths=(3, 3, 18, 3), mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'tiny':          dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(2, 2, 4, 2),  mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'small':         dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(3, 3, 10, 3), mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'base':          dict(embed_dims=(96, 192, 384, 512), num_heads=(2, 4, 8, 16), depths=(3, 3, 18, 3), mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'tiny_teacher':  dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(2, 2, 2, 2),  mlp_ratios=(4, 4, 4, 4), teacher_depths=(2, 2, 2, 2)),  # noqa: E501
+        'small_teacher': dict(embed_dims=(96, 192, 320, 384), num_heads=(2, 4, 8, 16), depths=(3, 3, 7, 3),  mlp_ratios=(4, 4, 4, 4), teacher_depths=(2, 2, 2, 2)),  # noqa: E501
+        'base_teacher':  dict(embed_dims=(96, 192, 384, 512), num_heads=(2, 4, 8, 16), depths=(3, 3, 16, 3), mlp_ratios=(4, 4, 4, 4), teacher_depths=(2, 2, 4, 2)),  # noqa: E501
     }
     # fmt: on
 
-    may_change_shape = r'\.clustering\.assign\.'  # M is 100 in ImageNet files, 200 on ADE20K
+    # M is 100 in ImageNet files, 200 on ADE20K
+    may_change_shape = r'\.clustering\.assign\.|\.cluster_pos_embed$|^teacher\.assigns\.'
 
     def __init__(
         self,
         arch: str | dict = 'small',
         in_channels: int = 3,
-        clusters: Sequence[int] = (100, 100, 100, 0),
+        clusters: Sequence[int] | None = None,
         clustering: str = 'conv',
+        clustering_interval: int | Sequence[int] = 0,
+        clustering_kernel_size: int | Sequence[int] = 7,
+        cluster_norm: bool = True,
+        cluster_pos_embed: bool = False,
+        mlp_dwconv: bool = True,
+        mlp_shortcut: bool = True,
+        post_norm: bool = False,
+        sub_ln: bool = False,
+        layer_scale: float | None = None,
+        pos_embed: bool = False,
+        img_size: int | tuple[int, int] = 224,
+        mask_padding: bool = False,
         drop_path_rate: float = 0.1,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        norm_cfg: dict = BATCH_NORM,
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         arch = self.get_arch(arch)
         dims, heads, depths = arch['embed_dims'], arch['num_heads'], arch['depths']
         super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
-        per_stage = dict(arch, clusters=clusters)
+        has_teacher = 'teacher_depths' in arch
+        per_stage = dict(
+            arch,
+            clusters=clusters or (100, 100, 100, 100 if has_teacher else 0),
+            clustering_interval=_per_stage(clustering_interval, len(depths)),
+            clustering_kernel_size=_per_stage(clustering_kernel_size, len(depths)),
+        )
         if len({len(values) for values in per_stage.values()}) > 1:
             lengths = {name: len(values) for name, values in per_stage.items()}
             raise ValueError(f'PaCaViT needs one value per stage in each list; got {lengths}')
@@ -219,75 +493,78 @@ class PaCaViT(BaseBackbone):
                 f"unknown clustering '{clustering}'; known are {', '.join(CLUSTERINGS)}"
             )
         self.with_cp = with_cp
-        self.depths = tuple(depths)
-        last = max(sum(depths) - 1, 1)
-        drop_paths = iter([drop_path_rate * i / last for i in range(sum(depths))])
+        self.mask_padding = mask_padding
+        clusters = per_stage['clusters']
+        drop_paths = drop_path_rates(drop_path_rate, depths)
+        image = (img_size, img_size) if isinstance(img_size, int) else img_size
 
         self.stages = nn.ModuleList()
-        for i, (dim, num_heads, depth, mlp_ratio, num_clusters) in enumerate(
-            zip(dims, heads, depths, arch['mlp_ratios'], clusters)
-        ):
-            if i == 0:
-                downsample = Downsample(in_channels, dim // 2, dim)
-            else:
-                downsample = Downsample(dims[i - 1], dim)
+        for i, dim in enumerate(dims):
             blocks = []
-            for j in range(depth):
-                owns_clustering = num_clusters and j == 0
+            for j in range(depths[i]):
+                interval = per_stage['clustering_interval'][i]
+                owns_clustering = clusters[i] and not has_teacher
+                if not owns_clustering or (j % interval if interval else j):
+                    cluster_layers = None
+                else:
+                    cluster_layers = CLUSTERINGS[clustering](
+                        dim,
+                        clusters[i],
+                        kernel_size=per_stage['clustering_kernel_size'][i],
+                        mlp_ratio=arch['mlp_ratios'][i],
+                    )
                 attn = PaCaAttention(
-                    dim,
-                    num_heads,
-                    num_clusters,
-                    CLUSTERINGS[clustering](dim, num_clusters) if owns_clustering else None,
+                    dim, heads[i], clusters[i], cluster_layers, cluster_norm, cluster_pos_embed
                 )
-                blocks.append(Block(dim, attn, mlp_ratio, next(drop_paths)))
-            self.stages.append(Stage(downsample, blocks, dim))
+                mlp = MLP(dim, int(dim * arch['mlp_ratios'][i]), mlp_dwconv, mlp_shortcut)
+                block = Block(
+                    dim,
+                    attn,
+                    mlp,
+                    drop_paths[i][j],
+                    norm_before=sub_ln or not post_norm,
+                    norm_after=sub_ln or post_norm,
+                    layer_scale=layer_scale,
+                )
+                blocks.append(block)
+            channels = (dims[i - 1], dim) if i else (in_channels, dim // 2, dim)
+            table = tuple(side // 4 // 2**i for side in image) if pos_embed else None
+            self.stages.append(Stage(Downsample(*channels), blocks, dim, table))
+        self.teacher = None
+        if has_teacher:
+            self.teacher = Teacher(dims, arch['teacher_depths'], clusters, norm_cfg)
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
         x = x.contiguous(memory_format=torch.channels_last)
+        valid = [None] * len(self.stages)
+        if self.mask_padding:  # a token is valid where its top left pixel is: (B, 1, N) per stage
+            content = find_content(x)
+            strides = [4 * 2**i for i in range(len(self.stages))]
+            valid = [content[:, ::s, ::s].flatten(1)[:, None] for s in strides]
+        taught = [(None, None)] * len(self.stages)
         maps = []
-        for stage in self.stages:
-            x = stage(x, self.with_cp)
+        for i, stage in enumerate(self.stages):
+            tokens = stage.downsample(x)
+            if i == 0 and self.teacher is not None:
+                taught = self.teacher(to_map(*tokens), valid)
+            x = stage(tokens, taught[i], valid[i], self.with_cp)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
 
-    def init_layer(self, module: nn.Module) -> None:
-        """Truncated normal for linear layers, fan-out normal for convolutions."""
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-        elif isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if getattr(module, 'bias', None) is not None:
-            nn.init.zeros_(module.bias)
-
     def frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [self.stages[0].downsample, *self.stages[: self.frozen_stages]]
+        teacher = [self.teacher] if self.teacher is not None and self.frozen_stages > 0 else []
+        return super().frozen_modules() + teacher
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Where a parameter lies, for layer-wise learning rates.
+        """As every backbone's; a teacher's layer learns with the first block of its stage."""
+        teacher = f'{prefix}teacher.'
+        if param_name.startswith(teacher):
+            stage = param_name.removeprefix(teacher).split('.')[1]
+            param_name = f'{prefix}stages.{stage}.blocks.0'
+        return super().get_layer_depth(param_name, prefix)
 
-        Args:
-            param_name: Name of the parameter in the whole model.
-            prefix: What precedes the backbone's own names, e.g. ``'backbone.'``.
 
-        Returns:
-            (layer, number of layers): 0 is the stem, then the blocks from 1, then the rest.
-        """
-        num_layers = sum(self.depths) + 2
-        name = param_name.removeprefix(prefix).split('.')
-        if not param_name.startswith(prefix) or name[0] != 'stages':
-            return num_layers - 1, num_layers
-        stage = int(name[1])
-        before = sum(self.depths[:stage])
-        if name[2] == 'blocks':
-            return before + int(name[3]) + 1, num_layers
-        if name[2] == 'downsample':  # learns with the block it feeds; the first one is the stem
-            return (before + 1 if stage else 0), num_layers
-        return before + self.depths[stage], num_layers  # the norm learns with the last block
+def _per_stage(value: int | Sequence[int], num_stages: int) -> Sequence[int]:
+    return (value,) * num_stages if isinstance(value, int) else value

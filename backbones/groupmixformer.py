@@ -1,0 +1,256 @@
+"""GroupMixFormer: attention between groups of tokens of several sizes (Ge et al., 2023).
+
+https://arxiv.org/abs/2311.15157. The authors' code is at github.com/AILab-CVC/GroupMixFormer (MIT).
+
+The channels of q, k and v are cut in five segments. Segment 0 stays as it is; segments 1, 2, 3 are
+aggregated over windows of 3, 5, 7, so that their tokens stand for groups ("group proxies"). These
+four attend to each other, with attention that is linear in N (softmax over the tokens of k):
+
+    Y = (C/h)^-1/2 Q (softmax_N(K)^T V) + Q * dwconv(V)
+
+Segment 4 of q, k and v is convolved together and bypasses the attention.
+
+Axis legend: B batch, N = H*W tokens, C channels, S = C/5 segment width, h heads, d = 4C/5h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.drop import DropPath
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from .layers import BATCH_NORM, BaseBackbone, drop_path_rates, run_block, to_map, to_tokens
+
+NORM_EPS = 1e-6
+NUM_SEGMENTS = 5
+WINDOWS = (3, 5, 7)  # of the aggregators of segments 1, 2, 3
+HEADS_PER_WINDOW = {3: 2, 5: 3, 7: 3}  # heads whose v passes a position encoding of that window
+
+
+def separable_conv(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    """Depthwise then pointwise convolution, neither with a bias."""
+    return nn.Sequential(
+        nn.Conv2d(in_dim, in_dim, kernel_size, stride, kernel_size // 2, groups=in_dim, bias=False),
+        nn.Conv2d(in_dim, out_dim, 1, bias=False),
+    )
+
+
+def norm_act(norm_cfg: dict, dim: int) -> list[nn.Module]:
+    """Batch norm and Hardswish."""
+    return [build_norm_layer(norm_cfg, dim)[1], nn.Hardswish()]
+
+
+class Aggregator(nn.Module):
+    """Turns q, k, v into group proxies, and their last segment into what bypasses attention."""
+
+    def __init__(self, dim: int, norm_cfg: dict) -> None:
+        super().__init__()
+        width = dim // NUM_SEGMENTS
+        self.segments = nn.ModuleList([nn.Sequential(*norm_act(norm_cfg, width))])
+        for window in WINDOWS:
+            conv = separable_conv(width, width, window)
+            self.segments.append(nn.Sequential(conv, *norm_act(norm_cfg, width)))
+        self.local_conv = separable_conv(3 * width, width, 3)
+        self.local_norm = nn.LayerNorm(width)
+
+    def forward(self, qkv: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, N, 3C) -> proxies of q, k, v (3, B, N, 4S), and the bypass (B, N, S)."""
+        qkv = qkv.unflatten(2, (3, NUM_SEGMENTS, -1))  # (B, N, 3, 5, S)
+        # One copy lays every segment's q, k, v out as a batch of 3B channels_last maps: they share
+        # the aggregator, and its batch norm sees all three.
+        segments = qkv[..., :-1, :].permute(3, 2, 0, 1, 4).flatten(1, 2).contiguous()
+        proxies = [to_tokens(f(to_map(x, size))) for f, x in zip(self.segments, segments)]
+        local = to_tokens(self.local_conv(to_map(qkv[..., -1, :].flatten(2), size)))
+        local = F.hardswish(self.local_norm(local))
+        return torch.cat(proxies, dim=2).unflatten(0, (3, -1)), local
+
+
+class ConvPosition(nn.Module):
+    """Depthwise convolutions of v, head by head with its window: q times them encodes position."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.widths = [heads * dim // num_heads for heads in HEADS_PER_WINDOW.values()]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, width, window, padding=window // 2, groups=width)
+            for window, width in zip(HEADS_PER_WINDOW, self.widths)
+        )
+
+    def forward(self, v: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, N, 4S) -> (B, N, 4S)."""
+        parts = to_map(v, size).split(self.widths, dim=1)
+        return to_tokens(torch.cat([conv(x) for conv, x in zip(self.convs, parts)], dim=1))
+
+
+class GroupMixAttention(nn.Module):
+    """Linear attention between group proxies, beside a local bypass (paper, Sec. 3.2)."""
+
+    def __init__(self, dim: int, num_heads: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5  # of all C/h channels, as in the released code
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.aggregator = Aggregator(dim, norm_cfg)
+        self.position = ConvPosition(dim - dim // NUM_SEGMENTS, num_heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        (q, k, v), local = self.aggregator(self.qkv(x), size)  # (B, N, 4S), (B, N, S)
+        position = q * self.position(v, size)
+        q, k, v = (
+            t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, N, 4S) -> (B, h, N, d)
+            for t in (q, k, v)
+        )
+        context = k.softmax(dim=2).transpose(2, 3) @ v  # (B, h, d, d)
+        y = (q @ context).transpose(1, 2).flatten(2)  # (B, N, 4S)
+        return self.proj(torch.cat([self.scale * y + position, local], dim=2))
+
+
+class Block(nn.Module):
+    """Convolutional position encoding, then a pre-norm transformer block."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.cpe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = GroupMixAttention(dim, num_heads, norm_cfg)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        x = x + to_tokens(self.cpe(to_map(x, size)))
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """A separable convolution that may halve the size, and the blocks."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, with_cp: bool) -> Tensor:
+        """(B, C_in, H, W) -> (B, C, H', W')."""
+        x = self.downsample(x)
+        tokens, size = to_tokens(x), x.shape[2:]
+        for block in self.blocks:
+            tokens = run_block(block, with_cp, tokens, size)
+        return to_map(tokens, size)
+
+
+@MODELS.register_module()
+class GroupMixFormer(BaseBackbone):
+    """GroupMixFormer backbone: four stages at strides 4, 8, 16, 32.
+
+    Any image size works: a stage has the size that its convolution gives, ceil(H/s) x ceil(W/s).
+
+    Args:
+        arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
+        in_channels: Channels of the image.
+        num_heads: Heads h of every stage; the windows of the position encoding are made for 8.
+        final_norm: Batch norm of the last stage's map, which the classifier has and dense use, as
+            published, has not.
+        norm_cfg: The batch norms; ``dict(type='SyncBN')`` for small batches on several GPUs.
+        drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
+        out_indices: Stages to return; negative counts from the end.
+        frozen_stages: 0 freezes the stem, k the stem and the first k stages; -1 nothing.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute blocks in the backward pass to save memory; batch norms then update their
+            running statistics twice a step.
+        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
+
+    Raises:
+        ValueError: For an unknown arch or stage index, or dimensions that do not fit.
+
+    Source: paper, Sec. 3 and Table 1. The released config of L has mlp_ratios (4, 4, 2, 2): it
+    counts 71.8 M parameters where the paper says 70.3 M.
+    """
+
+    # fmt: off
+    arch_zoo = {
+        'miny':  dict(embed_dims=(40, 80, 160, 160),   depths=(3, 3, 12, 4),   mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'tiny':  dict(embed_dims=(80, 160, 200, 240),  depths=(4, 4, 12, 4),   mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'small': dict(embed_dims=(80, 160, 320, 320),  depths=(2, 4, 12, 4),   mlp_ratios=(4, 4, 4, 4)),  # noqa: E501
+        'base':  dict(embed_dims=(200, 240, 320, 480), depths=(8, 8, 12, 8),   mlp_ratios=(2, 2, 4, 4)),  # noqa: E501
+        'large': dict(embed_dims=(240, 320, 360, 480), depths=(8, 10, 30, 10), mlp_ratios=(4, 4, 2, 2)),  # noqa: E501
+    }
+    # fmt: on
+
+    may_be_absent = r'^norm\.'  # the classifier's
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        in_channels: int = 3,
+        num_heads: int = 8,
+        final_norm: bool = False,
+        norm_cfg: dict = BATCH_NORM,
+        drop_path_rate: float = 0.1,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        arch = self.get_arch(arch)
+        dims, depths = arch['embed_dims'], arch['depths']
+        super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
+        if len({len(values) for values in arch.values()}) > 1:
+            lengths = {name: len(values) for name, values in arch.items()}
+            raise ValueError(
+                f'GroupMixFormer needs one value per stage in each list; got {lengths}'
+            )
+        if any(dim % (NUM_SEGMENTS * num_heads) for dim in dims):
+            raise ValueError(
+                f'embed_dims {dims} are not divisible by {NUM_SEGMENTS} segments times '
+                f'{num_heads} heads'
+            )
+        if num_heads != sum(HEADS_PER_WINDOW.values()):
+            raise ValueError(
+                f'num_heads={num_heads}: the position encoding has windows for '
+                f'{sum(HEADS_PER_WINDOW.values())} heads'
+            )
+        self.with_cp = with_cp
+        drop_paths = drop_path_rates(drop_path_rate, depths)
+
+        half = dims[0] // 2
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, half, 3, 2, 1),
+            *norm_act(norm_cfg, half),
+            nn.Conv2d(half, dims[0], 3, 2, 1),
+            *norm_act(norm_cfg, dims[0]),
+        )
+        self.stages = nn.ModuleList()
+        for i, (dim, mlp_ratio) in enumerate(zip(dims, arch['mlp_ratios'])):
+            conv = separable_conv(dims[max(i - 1, 0)], dim, 3, stride=2 if i else 1)
+            blocks = [Block(dim, num_heads, mlp_ratio, rate, norm_cfg) for rate in drop_paths[i]]
+            self.stages.append(Stage(nn.Sequential(conv, *norm_act(norm_cfg, dim)), blocks))
+        self.norm = build_norm_layer(norm_cfg, dims[-1])[1] if final_norm else None
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for stage in self.stages:
+            x = stage(x, self.with_cp)
+            maps.append(x)
+        if self.norm is not None:
+            maps[-1] = self.norm(x)
+        return tuple(maps[i] for i in self.out_indices)
+
+    def init_layer(self, module: nn.Module) -> None:
+        """Truncated normal for linear layers; convolutions keep PyTorch's, as in the original."""
+        if isinstance(module, nn.Linear):
+            super().init_layer(module)
