@@ -56,7 +56,14 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     package_dir={'mmdense': '.'},
-    packages=['mmdense', 'mmdense.backbones', 'mmdense.engine', 'mmdense.tools', 'mmdense.data'],
+    packages=[
+        'mmdense',
+        'mmdense.backbones',
+        'mmdense.engine',
+        'mmdense.heads',
+        'mmdense.tools',
+        'mmdense.data',
+    ],
     include_package_data=False,
     cmdclass={'build_py': BuildWithMim},
     install_requires=[
