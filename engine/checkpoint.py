@@ -1,23 +1,52 @@
-"""Checkpoint files: safe to read, strict to load, and the published files' keys as data.
+"""Checkpoint files: safe to read, strict to load.
 
-A file is read with ``weights_only=True`` and mmengine's list of harmless classes, never by running
-what a pickle asks for. A pretrained backbone gets all of its tensors or an error that shows which
+A file is read with ``weights_only=True`` and a list of harmless classes, never by running what a
+pickle asks for. A pretrained backbone gets all of its tensors or an error that shows which
 ones are missing, unexpected or of another shape.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections import Counter
-from pathlib import Path
+from argparse import Namespace
+from collections import Counter, OrderedDict
+from pathlib import Path, PosixPath
 
+import numpy as np
 import torch
-from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
 from .errors import UserError
+
+
+def get_history_method(owner: object, name: str) -> object:
+    """What mmengine's pickled histories look up; any other ``getattr`` is refused."""
+    if owner is not HistoryBuffer:
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+    return getattr(HistoryBuffer, name)
+
+
+# What checkpoints of the toolboxes (mmcv 1.x, mmengine), timm and yacs hold beside tensors.
+HARMLESS = [
+    Namespace,
+    PosixPath,
+    HistoryBuffer,
+    slice,
+    np.ndarray,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *(
+        (getattr(np._core.multiarray, name), f'{module}.multiarray.{name}')
+        for module in ('numpy.core', 'numpy._core')
+        for name in ('_reconstruct', 'scalar')
+    ),
+    (get_history_method, 'builtins.getattr'),
+    (OrderedDict, 'yacs.config.CfgNode'),  # a dict too; its package need not be installed
+]
 
 
 def load_file(path: str | Path) -> dict:
@@ -40,12 +69,14 @@ def load_file(path: str | Path) -> dict:
             from safetensors.torch import load_file as load_safetensors
 
             return load_safetensors(path)
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
+        with torch.serialization.safe_globals(HARMLESS):
             if is_url:
                 return load_state_dict_from_url(path, map_location='cpu', weights_only=True)
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        # PyTorch explains weights_only at length first, then says what it met.
+        text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
+        reason = text.strip().splitlines()[0].split('. ')[0]
         raise UserError(f"checkpoint '{path}' cannot be read: {reason}") from error
 
 
@@ -70,7 +101,9 @@ def load_pretrained(module: nn.Module, checkpoint: str, **kwargs: str | None) ->
     found = select_pretrained(module, checkpoint, **kwargs)
     own = module.state_dict()
     for key in own.keys() - found.keys():
-        print_log(f'{key} {tuple(own[key].shape)} has another shape in the file: kept', 'current')
+        print_log(
+            f'{key} {tuple(own[key].shape)} is not in the file in this shape: kept', 'current'
+        )
     module.load_state_dict(found, strict=False)
     print_log(f"loaded {len(found)} of {len(own)} tensors from '{checkpoint}'", 'current')
     return len(found)
@@ -81,6 +114,7 @@ def select_pretrained(
     checkpoint: str,
     prefix: str | None = None,
     may_change_shape: str | None = None,
+    may_be_absent: str | None = None,
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint file that ``module`` needs, by the module's names.
 
@@ -90,6 +124,7 @@ def select_pretrained(
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
         may_change_shape: Pattern of names that are left out where the file has them in another
             shape.
+        may_be_absent: Pattern of names that the file may lack, or have beside the module's.
 
     Raises:
         UserError: When a tensor is missing, unexpected or of another shape.
@@ -106,8 +141,11 @@ def select_pretrained(
         and key in found
         and found[key].shape != value.shape
     }
+    if may_be_absent:
+        kept |= {k for k in own.keys() ^ found.keys() if re.search(may_be_absent, k)}
     found = {key: value for key, value in found.items() if key not in kept}
-    problem = describe_mismatch({k: v for k, v in own.items() if k not in kept}, found)
+    needed = {key: value for key, value in own.items() if key not in kept}
+    problem = describe_mismatch(find_mismatch(needed, found), len(needed))
     if problem:
         name = module.__class__.__name__
         hint = '' if found else f'; the file has {describe_prefixes(state)}'
@@ -117,53 +155,30 @@ def select_pretrained(
     return found
 
 
-def describe_mismatch(own: dict[str, Tensor], found: dict[str, Tensor], examples: int = 3) -> str:
-    """What keeps ``found`` from being loaded as ``own``, in one line; empty when nothing does."""
-    shapes = [key for key in own if key in found and own[key].shape != found[key].shape]
-    table = {
+def find_mismatch(own: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, list[str]]:
+    """What keeps ``found`` from being loaded as ``own``, by kind; empty lists when nothing does."""
+    return {
         'missing': [key for key in own if key not in found],
         'unexpected': [key for key in found if key not in own],
         'of another shape': [
-            f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in shapes
+            f'{key} {tuple(found[key].shape)} for {tuple(value.shape)}'
+            for key, value in own.items()
+            if key in found and found[key].shape != value.shape
         ],
     }
+
+
+def describe_mismatch(mismatch: dict[str, list[str]], total: int, examples: int = 3) -> str:
+    """A mismatch in one line; empty when there is none."""
     parts = []
-    for kind, keys in table.items():
+    for kind, keys in mismatch.items():
         if keys:
             more = ', ...' if len(keys) > examples else ''
             parts.append(f'{len(keys)} {kind} ({", ".join(keys[:examples])}{more})')
-    return f'of {len(own)} tensors, ' + ', '.join(parts) if parts else ''
+    return f'of {total} tensors, ' + ', '.join(parts) if parts else ''
 
 
 def describe_prefixes(state: dict[str, Tensor]) -> str:
     """How many tensors lie under each first name, e.g. ``153 backbone.*, 2 head.*``."""
     counts = Counter(key.split('.')[0] for key in state)
     return ', '.join(f'{count} {name}.*' for name, count in counts.most_common(5)) or 'no tensors'
-
-
-# Names of the published PaCa-ViT files -> names of an mmpretrain ImageClassifier with PaCaViT.
-PACA_KEYS = [
-    (r'^patch_embed\.', r'backbone.stages.0.downsample.'),
-    (r'^transition(\d)\.proj\.', r'backbone.stages.\1.downsample.proj.0.'),
-    (r'^transition(\d)\.norm\.', r'backbone.stages.\1.downsample.norm.'),
-    (r'^stage(\d)\.', lambda m: f'backbone.stages.{int(m[1]) - 1}.blocks.'),
-    (r'^norm(\d)\.', lambda m: f'backbone.stages.{int(m[1]) - 1}.norm.'),
-    (r'\.norm([12])_before\.', r'.norm\1.'),
-    (r'\.mlp\.dwconv\.dwconv\.', r'.mlp.dwconv.'),
-    (r'\.clustering\.clustering\.0\.', r'.clustering.dwconv.'),
-    (r'\.clustering\.clustering\.2\.', r'.clustering.proj.'),
-    (r'\.clustering\.clustering\.4\.', r'.clustering.assign.'),
-    (r'^head\.', r'head.fc.'),
-]
-
-
-def convert_paca(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published PaCa-ViT state dict -> the keys and shapes of this project's classifier."""
-    converted = {}
-    for key, value in state.items():
-        for pattern, replacement in PACA_KEYS:
-            key = re.sub(pattern, replacement, key)
-        if re.search(r'\.clustering\.(proj|assign)\.weight$', key):
-            value = value.flatten(1)  # the original's 1x1 convolutions are linear layers here
-        converted[key] = value
-    return converted

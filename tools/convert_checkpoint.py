@@ -1,0 +1,92 @@
+r"""Convert a published checkpoint to this project's names.
+
+python tools/convert_checkpoint.py IMNET_224_pacavit_small_p2cconv_100_0.pth \
+    checkpoints/paca_s_in1k.pth
+
+Reads what the authors of PaCa-ViT, GroupMixFormer, FCViT and MSF published: classifiers, and
+detectors and segmentors with these backbones. Finds out which variant a file holds, or says which
+comes nearest and what differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import launch
+from mmdense.engine.checkpoint import load_file
+from mmdense.engine.convert import EMA_ENTRIES, Conversion, convert, pick_weights
+from mmdense.engine.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Convert a published checkpoint to mmdense's names"
+    )
+    parser.add_argument('src', metavar='IN', help='the published file (.pth, .pt, .safetensors)')
+    parser.add_argument('dst', metavar='OUT', help='the file to write')
+    parser.add_argument(
+        '--ema', action='store_true', help='take the averaged weights of a file that has both'
+    )
+    return parser.parse_args()
+
+
+def describe(conversion: Conversion) -> str:
+    """What was found, for the user: lines of text."""
+    backbone = dict(conversion.variant.backbone)
+    name = backbone.pop('type').removeprefix('mmdense.')
+    shown = {k: v for k, v in backbone.items() if k not in ('out_indices', 'drop_path_rate')}
+    lines = [f'{name}({", ".join(f"{k}={v!r}" for k, v in shown.items())})']
+    state = conversion.state_dict
+    if 'head.fc.weight' in state:
+        lines.append(f'classifier of {len(state["head.fc.weight"])} classes')
+    others = {key.split('.')[0] for key in state} - {'backbone', 'head'}
+    if others:
+        lines.append(f'with {", ".join(sorted(others))}')
+    if conversion.reshaped:
+        lines.append(f'where the config has another shape: {", ".join(conversion.reshaped)}')
+    lines.append(f'config of the backbone: {conversion.variant.config}')
+    return '\n'.join(lines)
+
+
+def save(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Write the whole file or none: a file of that name is replaced at the end, at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.part')
+    try:
+        if path.suffix == '.safetensors':
+            save_file({key: value.contiguous() for key, value in state.items()}, part)
+        else:
+            torch.save({'state_dict': state}, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def main() -> None:
+    args = parse_args()
+    dst = Path(args.dst)
+    if dst.is_dir():
+        raise UserError(f"'{dst}' is a folder; name the file to write")
+    if dst.exists() and dst.samefile(args.src):
+        raise UserError(f"'{dst}' is the published file itself; choose another name")
+    checkpoint = load_file(args.src)
+    try:
+        conversion = convert(pick_weights(checkpoint, ema=args.ema))
+    except UserError as error:
+        raise UserError(f"'{args.src}': {error}") from error
+    save(conversion.state_dict, dst)
+    print(describe(conversion))
+    print(f"{len(conversion.state_dict)} tensors written to '{dst}'")
+    averaged = [entry for entry in EMA_ENTRIES if checkpoint.get(entry) is not None]
+    if averaged and not args.ema:
+        print(f'the file also holds averaged weights ({averaged[0]}): --ema converts those')
+
+
+if __name__ == '__main__':
+    launch.run(main)
