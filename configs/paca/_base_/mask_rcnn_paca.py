@@ -17,7 +17,6 @@ model = dict(
         _delete_=True,
         type='mmdense.PaCaViT',
         arch='small',
-        clusters=(100, 100, 100, 0),
         drop_path_rate=0.1,
     ),
     neck=dict(in_channels=[96, 192, 320, 384]),

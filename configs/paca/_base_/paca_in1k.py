@@ -16,7 +16,6 @@ model = dict(
     backbone=dict(
         type='mmdense.PaCaViT',
         arch='small',
-        clusters=(100, 100, 100, 0),
         drop_path_rate=0.1,
         out_indices=(3,),
     ),

@@ -1,0 +1,24 @@
+"""FCViT on ImageNet-1K: the recipe that every size shares.
+
+Batch 1024 (8 GPUs x 128), AdamW with a learning rate of 1e-3 and weight decay 0.05, 300 epochs of
+cosine decay after warm-up, RandAugment, random erasing, mixup 0.8, cutmix 1.0, label smoothing 0.1.
+"""
+
+_base_ = [
+    'mmpretrain::_base_/datasets/imagenet_bs128_poolformer_small_224.py',
+    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmdense.FCViT', arch='b12', drop_path_rate=0.1, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

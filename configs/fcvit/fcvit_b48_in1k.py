@@ -1,0 +1,14 @@
+"""FCViT-b48, ImageNet-1K, 300 epochs at 224 x 224.
+
+    bash tools/dist_train.sh configs/fcvit/fcvit_b48_in1k.py 8
+
+Parameters: 51.48 M. Published (paper, ImageNet table): top-1 83.6, 49.1 M parameters
+(of 2^20).
+"""
+
+_base_ = '_base_/fcvit_in1k.py'
+
+model = dict(
+    backbone=dict(arch='b48', drop_path_rate=0.2),
+    head=dict(in_channels=512),
+)

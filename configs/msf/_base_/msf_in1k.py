@@ -1,0 +1,34 @@
+"""MSF (SimpleViT-S) on ImageNet-1K: the recipe that every variant shares.
+
+Batch 1024, AdamW with a learning rate of 1e-3 and weight decay 0.05, 100 epochs of cosine decay
+after 10 of warm-up, gradients clipped at 1, mixup 0.2, cutmix 0.2, label smoothing 0.1.
+"""
+
+_base_ = [
+    'mmpretrain::_base_/datasets/imagenet_bs64_deit3_224.py',
+    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmdense.MSFViT', arch='small', out_type='avg_featmap'),
+    neck=None,
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=384,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.2), dict(type='CutMix', alpha=0.2)]),
+)
+
+train_dataloader = dict(batch_size=128)
+
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.033, by_epoch=True, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=10, end=100),
+]
+train_cfg = dict(max_epochs=100)
