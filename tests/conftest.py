@@ -24,23 +24,32 @@ class Golden:
 
     def state(self, dtype: torch.dtype, shapes: dict | None = None) -> dict[str, torch.Tensor]:
         """The original's state dict; ``shapes`` replaces some of its shapes."""
-        from weight_rule import make_weight
-
         state = {}
         for key, shape, kind in self.manifest['state']:
-            weight = torch.from_numpy(make_weight(key, (shapes or {}).get(key, shape), kind))
+            weight = self.weight(key, (shapes or {}).get(key, shape), kind)
             state[key] = weight.to(dtype) if weight.is_floating_point() else weight
         return state
+
+    @staticmethod
+    def weight(key: str, shape: list[int], kind: str) -> torch.Tensor:
+        from weight_rule import make_weight
+
+        return torch.from_numpy(make_weight(key, shape, kind))
 
     @staticmethod
     def image(spec: dict, dtype: torch.dtype) -> torch.Tensor:
         from weight_rule import make_input
 
-        return torch.from_numpy(make_input(spec['seed'], *_batch_and_size(spec['shape']))).to(dtype)
+        batch, channels, height, width = spec['shape']
+        image = make_input(spec['seed'], batch, height, width, channels)
+        return torch.from_numpy(image).to(dtype)
 
+    @staticmethod
+    def label(spec: dict) -> torch.Tensor:
+        from weight_rule import make_label
 
-def _batch_and_size(shape: list[int]) -> tuple[int, int, int]:
-    return shape[0], shape[2], shape[3]
+        args = (spec['num_classes'], spec['ignore_index'], spec['ignore_fraction'])
+        return torch.from_numpy(make_label(spec['seed'], *spec['shape'], *args))
 
 
 @pytest.fixture(scope='session')

@@ -1,30 +1,104 @@
 """What every backbone promises, whatever its architecture."""
 
+import re
+
 import pytest
 import torch
+from helpers import check_gradients
 from mmengine.registry import MODELS
+from torch import nn
 
+import mmdense.backbones as backbones
+from mmdense.backbones.layers import to_map, to_tokens
+
+DIMS = (16, 24, 32, 40)
+PACA = dict(
+    type='PaCaViT',
+    arch=dict(
+        embed_dims=DIMS, num_heads=(2, 2, 4, 4), depths=(1, 2, 3, 1), mlp_ratios=(4, 4, 2, 2)
+    ),
+    clusters=(9, 9, 9, 0),
+    drop_path_rate=0.0,
+)
+MSF = dict(
+    type='MSFViT',
+    arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
+    out_indices=(0, 1, 2, 3),
+)
 TINY = {
-    'PaCaViT': dict(
-        arch=dict(
-            embed_dims=(16, 24, 32, 40),
-            num_heads=(2, 2, 4, 4),
-            depths=(1, 2, 3, 1),
-            mlp_ratios=(4, 4, 2, 2),
-        ),
-        clusters=(9, 9, 9, 0),
+    'PaCaViT': PACA,
+    'PaCaViT-teacher': dict(
+        PACA, arch=dict(PACA['arch'], teacher_depths=(1, 1, 2, 1)), clusters=(9, 9, 9, 9)
+    ),
+    'PaCaViT-options': dict(
+        PACA,
+        clustering='mlp',
+        clustering_interval=2,
+        cluster_pos_embed=True,
+        sub_ln=True,
+        layer_scale=0.5,
+        pos_embed=True,
+        img_size=64,
+        mask_padding=True,
+    ),
+    'GroupMixFormer': dict(
+        type='GroupMixFormer',
+        arch=dict(embed_dims=(40, 40, 80, 80), depths=(1, 2, 1, 1), mlp_ratios=(4, 4, 2, 2)),
         drop_path_rate=0.0,
     ),
+    'FCViT': dict(
+        type='FCViT',
+        arch=dict(embed_dims=DIMS, depths=(1, 1, 2, 1), mlp_ratios=(4, 4, 2, 2)),
+        layer_scale=0.5,
+        drop_path_rate=0.0,
+    ),
+    'FCViT-options': dict(
+        type='FCViT',
+        arch=dict(embed_dims=DIMS, depths=(1, 1, 2, 1), mlp_ratios=(4, 4, 2, 2)),
+        compete=False,
+        spatial_attention=True,
+        channel_attention=True,
+        layer_scale=None,
+        drop_path_rate=0.0,
+    ),
+    'MSFViT': MSF,
+    'MSFViT-groups': dict(MSF, groups=2),
+    'MSFViT-orig': dict(MSF, attention='orig'),
 }
-DIMS = (16, 24, 32, 40)
+NAMED = [
+    (name, arch)
+    for name in ('PaCaViT', 'GroupMixFormer', 'FCViT', 'MSFViT')
+    for arch in getattr(backbones, name).arch_zoo
+]
 SIZES = [(32, 32), (33, 47), (64, 96), (224, 224), (225, 311)]
+LARGE = (800, 1333)  # for the small networks
 
 
-def build(name: str, **kwargs) -> torch.nn.Module:
+def build(name: str, **kwargs) -> nn.Module:
+    cfg = {**TINY[name], **kwargs}
     torch.manual_seed(0)
-    model = MODELS.build(dict(type=f'mmdense.{name}', **{**TINY[name], **kwargs}))
+    model = MODELS.build({**cfg, 'type': f'mmdense.{cfg["type"]}'})
     model.init_weights()
     return model
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    if hasattr(model, 'layers'):
+        return list(model.layers)
+    return [block for stage in model.stages for block in stage.blocks]
+
+
+def check_maps(model: nn.Module, maps: tuple, batch: int, size: tuple[int, int]) -> None:
+    """One finite channels_last map per stage, of ceil(side / stride)."""
+    height, width = size
+    plain = isinstance(model, backbones.MSFViT)
+    assert len(maps) == len(model.out_indices)
+    for i, feature in zip(model.out_indices, maps):
+        stride = 16 if plain else 4 * 2**i
+        assert feature.shape[0] == batch
+        assert feature.shape[2:] == (-(-height // stride), -(-width // stride))
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+        assert feature.isfinite().all()
 
 
 @pytest.fixture(params=TINY)
@@ -32,26 +106,35 @@ def name(request):
     return request.param
 
 
-@pytest.mark.parametrize('size', SIZES, ids=str)
+@pytest.mark.parametrize('size', [*SIZES, LARGE], ids=str)
 @pytest.mark.parametrize('batch', [1, 3])
 def test_any_size(name, size, batch):
-    maps = build(name).eval()(torch.randn(batch, 3, *size))
-    height, width = size
-    assert len(maps) == 4
-    for feature, dim in zip(maps, DIMS):
-        if dim == DIMS[0]:
-            height, width = -(-height // 2), -(-width // 2)
-        height, width = -(-height // 2), -(-width // 2)
-        assert feature.shape == (batch, dim, height, width)
-        assert feature.isfinite().all()
+    if size == LARGE and batch == 3:
+        pytest.skip('one large image is enough')
+    model = build(name).eval()
+    with torch.no_grad():
+        check_maps(model, model(torch.randn(batch, 3, *size)), batch, size)
 
 
-def test_maps_are_channels_last_and_layout_of_input_does_not_matter(name):
+@pytest.mark.parametrize('family, arch', NAMED)
+def test_any_size_of_every_published_arch(family, arch):
+    model = MODELS.build(dict(type=f'mmdense.{family}', arch=arch)).eval()
+    settings = model.get_arch(arch)
+    smallest = arch == next(iter(model.arch_zoo))
+    batches = [(3, SIZES[0]), (1, SIZES[1]), (3, SIZES[2]), (1, SIZES[3]), (1, SIZES[4])]
+    for batch, size in [*batches, (1, LARGE)] if smallest else batches:
+        with torch.no_grad():
+            maps = model(torch.randn(batch, 3, *size))
+        check_maps(model, maps, batch, size)
+        dims = settings['embed_dims']
+        dims = (dims,) if isinstance(dims, int) else dims
+        assert tuple(m.shape[1] for m in maps) == dims
+
+
+def test_layout_of_the_input_does_not_matter(name):
     model = build(name).eval()
     x = torch.randn(2, 3, 64, 96)
-    maps, again = model(x), model(x.to(memory_format=torch.channels_last))
-    for a, b in zip(maps, again):
-        assert a.is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(model(x), model(x.to(memory_format=torch.channels_last))):
         assert torch.equal(a, b)
 
 
@@ -62,23 +145,38 @@ def test_out_indices(name):
     model = build(name, out_indices=wanted).eval()
     assert wanted == [-1, 1]
     last, second = model(x)
-    assert torch.equal(last, maps[3]) and torch.equal(second, maps[1])
+    torch.testing.assert_close(last, maps[3])
+    torch.testing.assert_close(second, maps[1])
     with pytest.raises(ValueError, match='out_indices'):
         build(name, out_indices=(4,))
 
 
 def test_frozen_stages(name):
-    model = build(name, frozen_stages=2)
-    model.train()
-    frozen = [k for k, p in model.named_parameters() if not p.requires_grad]
-    assert {k.split('.')[1] for k in frozen} == {'0', '1'}
-    assert not model.stages[0].training and model.stages[2].training
-    sum(m.square().mean() for m in model(torch.randn(1, 3, 64, 64))).backward()
-    assert all((p.grad is None) == (k in frozen) for k, p in model.named_parameters())
-    stem = [k for k, p in build(name, frozen_stages=0).named_parameters() if not p.requires_grad]
-    assert stem and all(k.startswith('stages.0.downsample') for k in stem)
+    """k freezes the stem, the first k stages (layers of MSF), and what clusters for them."""
+    for frozen_stages in (0, 2):
+        model = build(name, frozen_stages=frozen_stages).train()
+        stem = r'patch_embed\.|stem\.'
+        if not hasattr(model, 'stem') and not hasattr(model, 'patch_embed'):
+            stem = r'stages\.0\.downsample\.'
+        pattern = stem if frozen_stages == 0 else stem + r'|(stages|layers)\.[01]\.|teacher\.'
+        frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
+        assert frozen and frozen == {k for k, _ in model.named_parameters() if re.match(pattern, k)}
+        before = {k: b.clone() for k, b in model.named_buffers()}
+        sum(m.square().mean() for m in model(torch.randn(2, 3, 64, 64))).backward()
+        assert all((p.grad is None) == (k in frozen) for k, p in model.named_parameters())
+        for key, buffer in model.named_buffers():  # running statistics of frozen batch norms
+            if re.match(pattern, key):
+                assert torch.equal(buffer, before[key])
     with pytest.raises(ValueError, match='frozen_stages'):
         build(name, frozen_stages=5)
+
+
+def test_norm_eval(name):
+    model = build(name, norm_eval=True).train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(norm.training for norm in norms)
+    assert all(block.training for block in blocks_of(model))
+    assert bool(norms) == (name in ('PaCaViT-teacher', 'GroupMixFormer') or 'FCViT' in name)
 
 
 def test_checkpointing_changes_nothing(name):
@@ -92,42 +190,36 @@ def test_checkpointing_changes_nothing(name):
         grads.append([p.grad for p in model.parameters()])
     assert torch.equal(*outputs)
     for a, b in zip(*grads):
-        torch.testing.assert_close(a, b)
+        if a is None:  # a norm of another map
+            assert b is None
+        else:
+            torch.testing.assert_close(a, b)
+
+
+# A constant added to what a softmax normalizes changes nothing: the true gradient is zero.
+ZERO_GRADIENT = re.compile(
+    r'blocks\.\d+\.attn\.k\.bias$|clustering\.assign\.bias$|teacher\.assigns\.\d\.bias$'
+)
 
 
 def test_every_parameter_gets_a_gradient(name):
-    model = build(name).double()
+    model = build(name).double().eval()
     sum(m.square().sum() for m in model(torch.randn(2, 3, 64, 96).double())).backward()
-    without = [
-        k
-        for k, p in model.named_parameters()
-        # a constant added to all keys shifts every logit alike: the true gradient is zero
-        if (p.grad is None or not p.grad.any()) and not k.endswith('attn.k.bias')
-    ]
-    assert not without
+    for key, p in model.named_parameters():
+        assert p.grad is not None, key  # or DistributedDataParallel would wait for it
+        assert p.grad.any() or ZERO_GRADIENT.search(key), key
 
 
 def test_gradients_equal_finite_differences(name):
-    """Directional derivative in float64, for the input and all parameters at once."""
+    """In float64, for the image and every parameter."""
     model = build(name).double().eval()
-    x = torch.randn(1, 3, 33, 47, dtype=torch.float64)
+    x = torch.randn(1, 3, 33, 47, dtype=torch.float64).requires_grad_()
     weights = [torch.randn_like(m) for m in model(x)]
-    tensors = [x.requires_grad_(), *model.parameters()]
-    directions = [torch.randn_like(t) for t in tensors]
 
     def loss() -> torch.Tensor:
         return sum((w * m).sum() for w, m in zip(weights, model(x)))
 
-    grads = torch.autograd.grad(loss(), tensors)
-    analytic = sum((g * d).sum() for g, d in zip(grads, directions)).item()
-    step, values = 1e-6, []
-    with torch.no_grad():
-        for sign in (1, -2, 1):  # forward, back past the start, and home
-            for t, d in zip(tensors, directions):
-                t += sign * step * d
-            values.append(loss().item())
-    numeric = (values[0] - values[1]) / (2 * step)
-    assert numeric == pytest.approx(analytic, rel=1e-5)
+    check_gradients(loss, {'image': x, **dict(model.named_parameters())})
 
 
 def test_bfloat16_autocast_is_near_float32(name):
@@ -138,6 +230,7 @@ def test_bfloat16_autocast_is_near_float32(name):
         with torch.autocast('cpu', torch.bfloat16):
             got = model(x)
     for a, b in zip(want, got):
+        assert b.isfinite().all()
         assert (a - b.float()).abs().mean() < 0.05 * a.abs().mean()
 
 
@@ -157,12 +250,33 @@ def test_layer_depths(name):
     depths = {}
     for key, _ in model.named_parameters():
         depths[key], num_layers = model.get_layer_depth(f'backbone.{key}', 'backbone.')
-    blocks = sum(len(stage.blocks) for stage in model.stages)
-    assert num_layers == blocks + 2
-    assert set(depths.values()) == set(range(blocks + 1))
-    assert list(depths.values()) == sorted(depths.values())
-    assert depths['stages.0.downsample.proj.0.weight'] == 0
+    assert num_layers == len(blocks_of(model)) + 2
+    own = {k: d for k, d in depths.items() if not k.startswith(('norm', 'teacher'))}
+    assert set(own.values()) == set(range(num_layers - 1))
+    assert list(own.values()) == sorted(own.values())
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (num_layers - 1, num_layers)
+    first = next(k for k in own if k.endswith('weight'))
+    assert own[first] == 0
+    for key in ('teacher.blocks.1.0.pointwise.0.weight', 'teacher.fpns.1.depthwise.0.weight'):
+        if key in depths:
+            assert depths[key] == depths['stages.1.blocks.0.norm1.weight']
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_views_keep_regular_strides(batch):
+    """Also of a gradient, also for a batch of one: see the note in layers.py."""
+    tokens = torch.randn(batch, 6 * 5, 7)
+    strides = torch.empty(batch, 7, 6, 5, memory_format=torch.channels_last).stride()
+    feature = to_map(tokens, (6, 5))
+    assert feature.stride() == strides and feature.data_ptr() == tokens.data_ptr()
+    again = to_tokens(feature)
+    assert torch.equal(again, tokens) and again.data_ptr() == tokens.data_ptr()
+    leaf = feature.detach().requires_grad_()
+    doubled = leaf * 2
+    doubled.register_hook(lambda grad: seen.append(grad.stride()))
+    seen = []
+    (to_tokens(doubled) * tokens).sum().backward()
+    assert seen == [strides]
 
 
 def test_build_twice_is_the_same(name):
@@ -177,31 +291,110 @@ def test_the_arch_given_is_not_touched(name):
     assert arch == TINY[name]['arch']
 
 
+# Why zeros around an image change a map far from the border too.
+PADDING_CHANGES = {
+    'PaCaViT': 'clusters gather from all positions',
+    'GroupMixFormer': 'keys are normalized over, and summed over, all positions',
+    'FCViT': 'the global context is a mean, and norms are taken, over all positions',
+    'MSFViT': 'every position attends to every other',
+}
+
+
+def padding_change(model: nn.Module, padding: int = 160) -> float:
+    """How much the upper left quarter of the coarsest map changes, relative to its magnitude."""
+    torch.manual_seed(1)
+    image = torch.randn(1, 3, 160, 160, dtype=torch.float64)
+    padded = nn.functional.pad(image, (0, padding, 0, padding))
+    with torch.no_grad():
+        a, b = model.double().eval()(image)[-1], model(padded)[-1]
+    h, w = a.shape[2] // 2, a.shape[3] // 2
+    a, b = a[..., :h, :w], b[..., :h, :w]
+    return ((a - b).norm() / a.norm()).item()
+
+
+@pytest.mark.parametrize('family', PADDING_CHANGES)
+def test_padding_changes_every_position(family):
+    """A plain convolutional network changes near the border only."""
+    assert padding_change(build(family)) > 1e-5
+
+
+def test_padding_does_not_reach_across_a_small_convolutional_network():
+    class Plain(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (super().forward(x),)
+
+    assert padding_change(Plain(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(3)))) < 1e-14
+
+
+def test_paca_can_keep_padding_out_of_the_clusters():
+    plain, masked = (padding_change(build('PaCaViT', mask_padding=m)) for m in (False, True))
+    assert masked < 0.1 * plain
+    x = torch.randn(2, 3, 64, 96)
+    model = build('PaCaViT', mask_padding=True).eval()
+    for a, b in zip(build('PaCaViT').eval()(x), model(x)):  # nothing to mask
+        torch.testing.assert_close(a, b)
+    x[0, :, 40:] = 0
+    x[0, :, :, 50:] = 0
+    valid = backbones.paca.find_content(x)
+    assert valid[0].sum() == 40 * 50 and valid[1].all()
+    assert backbones.paca.find_content(torch.zeros(1, 3, 8, 8)).all()
+    clustering = model.stages[0].blocks[0].attn.clustering
+    where = valid[:, ::4, ::4].flatten(1)[:, None]
+    assignment = clustering(torch.randn(2, 16 * 24, 16), (16, 24), where)
+    assert not assignment.masked_select(~where).any()
+    torch.testing.assert_close(assignment.sum(-1), torch.ones(2, 9))
+
+
+def test_masked_padding_of_one_image_does_not_touch_another():
+    model = build('PaCaViT', mask_padding=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    alone = model(x[1:])
+    x[0, :, 32:] = 0
+    for a, b in zip(alone, model(x)):
+        torch.testing.assert_close(a[0], b[1])
+
+
 @pytest.mark.parametrize(
-    'kwargs, message',
+    'name, kwargs, message',
     [
-        (dict(arch='huge'), "unknown PaCaViT arch 'huge'; known are tiny, small, base"),
-        (dict(arch=dict(depths=(1, 1, 1, 1))), 'arch lacks'),
-        (dict(clusters=(9, 9)), "'clusters': 2"),
-        (dict(clustering='kmeans'), "unknown clustering 'kmeans'; known are conv"),
+        ('PaCaViT', dict(arch='huge'), "unknown PaCaViT arch 'huge'; known are tiny, small, base"),
+        ('PaCaViT', dict(arch=dict(depths=(1, 1, 1, 1))), 'arch lacks'),
+        ('PaCaViT', dict(clusters=(9, 9)), "'clusters': 2"),
+        ('PaCaViT', dict(clustering='kmeans'), "unknown clustering 'kmeans'; known are conv, mlp"),
+        ('PaCaViT', dict(clustering_interval=(0, 1)), "'clustering_interval': 2"),
+        ('GroupMixFormer', dict(num_heads=4), 'windows for 8 heads'),
+        ('GroupMixFormer', dict(arch=dict(TINY['FCViT']['arch'])), 'not divisible by 5 segments'),
+        ('FCViT', dict(num_heads=6), 'not divisible by num_heads=6'),
+        ('FCViT', dict(arch='b13'), "unknown FCViT arch 'b13'; known are tiny, b12, b24, b48"),
+        ('MSFViT', dict(attention='mean'), "unknown attention 'mean'; known are orig, msf"),
+        ('MSFViT', dict(groups=5), 'not divisible in 5 groups'),
+        ('MSFViT', dict(group_order='random'), "unknown order 'random'"),
+        ('MSFViT', dict(out_type='cls_token'), "unknown out_type 'cls_token'"),
     ],
 )
-def test_paca_says_what_is_wrong(kwargs, message):
+def test_says_what_is_wrong(name, kwargs, message):
     with pytest.raises(ValueError, match=message):
-        build('PaCaViT', **kwargs)
+        build(name, **kwargs)
 
 
-def test_paca_stage_shares_one_assignment():
-    """Stage-wise clustering: only the first block of a stage has a clustering of its own."""
-    model = build('PaCaViT')
-    owners = [
+def owners(model: nn.Module) -> list[tuple[int, int]]:
+    """Which blocks, by stage and number, have a clustering of their own."""
+    return [
         (i, j)
         for i, stage in enumerate(model.stages)
         for j, block in enumerate(stage.blocks)
         if block.attn.clustering is not None
     ]
-    assert owners == [(0, 0), (1, 0), (2, 0)]
-    assert model.stages[3].blocks[0].attn.cluster_norm is None
+
+
+def test_paca_clusters_once_per_stage_or_every_kth_block():
+    assert owners(build('PaCaViT')) == [(0, 0), (1, 0), (2, 0)]
+    assert build('PaCaViT').stages[3].blocks[0].attn.cluster_norm is None
+    every = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert owners(build('PaCaViT', clustering_interval=1)) == every
+    assert owners(build('PaCaViT', clustering_interval=2)) == [(0, 0), (1, 0), (2, 0), (2, 2)]
+    assert owners(build('PaCaViT', clustering_interval=(0, 1, 0, 0))) == [*every[:4]]
+    assert owners(build('PaCaViT-teacher')) == []
 
 
 def test_paca_assignment_is_a_distribution_over_positions():
@@ -210,3 +403,25 @@ def test_paca_assignment_is_a_distribution_over_positions():
     assignment = clustering(torch.randn(2, 12 * 17, 16), (12, 17))
     assert assignment.shape == (2, 9, 12 * 17)
     torch.testing.assert_close(assignment.sum(-1), torch.ones(2, 9))
+
+
+def test_msf_is_a_step_of_mean_shift():
+    """The attention is the Gaussian-weighted mean, with and without gradients."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 30, 8, dtype=torch.float64).unbind()
+    distance = (q[..., :, None, :] - k[..., None, :, :]).square().sum(-1)
+    want = (-distance / 2 / 8**0.5).softmax(-1) @ v
+    torch.testing.assert_close(backbones.msf.mean_shift(q, k, v), want)
+    with torch.no_grad():
+        torch.testing.assert_close(backbones.msf.mean_shift(q, k, v), want)
+
+
+def test_msf_feeds_a_pyramid():
+    """mmseg's neck makes strides 4, 8, 16, 32 of the stride-16 maps."""
+    model = build('MSFViT').eval()
+    neck = MODELS.build(
+        dict(type='mmseg.Feature2Pyramid', embed_dim=32, norm_cfg=dict(type='BN'))
+    ).eval()
+    with torch.no_grad():
+        maps = neck(model(torch.randn(1, 3, 64, 96)))
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]

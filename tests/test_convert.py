@@ -1,0 +1,260 @@
+"""Published files, in every format that the four originals write, become this project's."""
+
+import runpy
+import sys
+import types
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+import mmdense
+from mmdense.engine.checkpoint import load_file, load_pretrained
+from mmdense.engine.convert import FAMILIES, PACA_HEAD, config_root, convert, pick_weights
+from mmdense.engine.errors import UserError
+
+ROOT = Path(mmdense.__file__).parent
+FAMILY = {family.configs: family for family in FAMILIES}
+SMALLEST = {
+    'paca': 'pacavit_tiny_p2cconv_100_0',
+    'groupmixformer': 'groupmixformer_miny',
+    'fcvit': 'fcvit_tiny',
+    'msf': 'SimpleViTS_msf-g2',
+}
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Runs tools/convert_checkpoint.py as a script; returns its exit code, output and errors."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, args)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools/convert_checkpoint.py'), run_name='__main__')
+        except SystemExit as error:  # Python prints a text and exits with 1
+            code, text = (1, f'{error}\n') if isinstance(error.code, str) else (error.code, '')
+            print(text, end='', file=sys.stderr)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def build(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(cfg).eval()
+
+
+@pytest.fixture
+def yacs_config():
+    """An object of yacs' class, as training files of GroupMixFormer hold it; yacs is not here."""
+
+    class CfgNode(dict):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.__dict__['__immutable__'] = True
+
+    CfgNode.__module__, CfgNode.__qualname__ = 'yacs.config', 'CfgNode'
+    sys.modules['yacs'] = types.ModuleType('yacs')
+    sys.modules['yacs.config'] = types.ModuleType('yacs.config')
+    sys.modules['yacs.config'].CfgNode = CfgNode
+    yield CfgNode(MODEL=CfgNode(NAME='groupmixformer'), AMP=True)
+    del sys.modules['yacs'], sys.modules['yacs.config']
+
+
+def published_file(family: str, state: dict, yacs_config: dict) -> dict:
+    """What a family's training code saves around its weights."""
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    args = Namespace(lr=1e-3, model='x', output=Path('out'))
+    if family in ('paca', 'fcvit'):  # timm's saver
+        return dict(epoch=3, arch='x', args=args, state_dict=other, state_dict_ema=state, version=2)
+    if family == 'groupmixformer':
+        return dict(model=state, config=yacs_config, epoch=3)
+    averaged = {'n_averaged': torch.tensor(5)} | {f'module.{k}': v for k, v in state.items()}
+    return dict(model=other, model_ema=averaged, args=args, epoch=3)
+
+
+@pytest.mark.parametrize('family', SMALLEST)
+def test_tool_converts_a_training_file(family, golden, tmp_path, yacs_config, tool):
+    """Settings objects are read without their packages; averaged weights are taken on demand."""
+    ref = golden(SMALLEST[family])
+    state = ref.state(torch.float32)
+    src, dst = tmp_path / 'published.pth', tmp_path / 'new' / 'converted.pth'
+    torch.save(published_file(family, state, yacs_config), src)
+    raw = family == 'groupmixformer'
+    code, out, err = tool(src, dst, *([] if raw else ['--ema']))
+    assert code == 0, err
+    expected = convert(state)
+    assert expected.variant.config in out
+    assert 'classifier of 1000 classes' in out
+    written = load_file(dst)
+    assert written.keys() == {'state_dict'}
+    assert written['state_dict'].keys() == expected.state_dict.keys()
+    assert all(torch.equal(v, expected.state_dict[k]) for k, v in written['state_dict'].items())
+
+    model = build(Config.fromfile(ROOT / expected.variant.config).model)
+    model.load_state_dict(written['state_dict'], strict=True)
+    spec = ref.manifest['classification']
+    with torch.inference_mode():
+        logits = model(ref.image(spec['input'], torch.float32), mode='tensor')
+    want = torch.from_numpy(ref.vectors['logits'])
+    atol = max(5e-5, 30 * spec['f32_vs_f64_max_abs'])
+    torch.testing.assert_close(logits, want, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('family', SMALLEST)
+def test_dense_models_load_a_converted_classifier(family, golden, tmp_path):
+    """init_cfg of a detector or segmentor: the classifier's norm may stay behind."""
+    state = convert(golden(SMALLEST[family]).state(torch.float32))
+    path = tmp_path / 'classifier.pth'
+    torch.save(dict(state_dict=state.state_dict), path)
+    backbone = {**state.variant.backbone, 'out_indices': (0, 1, 2, 3)}
+    backbone |= {'final_norm': False} if family == 'groupmixformer' else {}
+    backbone |= {'out_type': 'featmap'} if family == 'msf' else {}
+    backbone |= {'clusters': (200, 200, 200, 0)} if family == 'paca' else {}
+    pretrained = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    model = build({**backbone, 'init_cfg': pretrained})
+    model.init_weights()
+    fresh = {'fcvit': 6, 'paca': 3}.get(family, 0)  # norms of three maps; clusters of three stages
+    own = model.state_dict()
+    loaded = {
+        k for k, v in own.items() if torch.equal(v, state.state_dict.get(f'backbone.{k}', v + 1))
+    }
+    assert len(own) - len(loaded) == fresh
+    assert load_pretrained(model, **model.pretrained) == len(own) - fresh
+
+
+def dense_model(kind: str) -> torch.nn.Module:
+    if kind == 'mask_rcnn':
+        cfg = Config.fromfile(config_root() / 'paca/mask_rcnn_paca_t_1x.py')
+        cfg.model.backbone = dict(type='mmdense.FCViT', arch='tiny', layer_scale=1e-6)
+        cfg.model.neck.in_channels = [32, 64, 160, 320]
+        return build(cfg.model, 'mmdet')
+    cfg = Config.fromfile(config_root() / 'paca/upernet_paca_t_160k.py')
+    cfg.model.auxiliary_head = None
+    cfg.model.backbone.init_cfg = None
+    cfg.model.data_preprocessor = None
+    cfg.model.decode_head = dict(
+        type='mmdense.PaCaSegHead',
+        in_channels=[96, 192, 320, 384],
+        num_classes=150,
+        norm_cfg=dict(type='BN'),
+    )
+    return build(cfg.model, 'mmseg')
+
+
+@pytest.mark.parametrize('kind, family', [('mask_rcnn', 'fcvit'), ('paca_head', 'paca')])
+def test_dense_files(kind, family, tmp_path, tool):
+    """A detector's file as mmcv 1.x writes it, a segmentor's as mmengine does."""
+    model = dense_model(kind)
+    own = model.state_dict()
+    backbone = {k.removeprefix('backbone.'): v for k, v in own.items() if k.startswith('backbone.')}
+    published = {f'backbone.{k}': v for k, v in FAMILY[family].restore(backbone).items()}
+    rest = {k: v for k, v in own.items() if not k.startswith('backbone.')}
+    if kind == 'paca_head':
+        head = {k.removeprefix('decode_head.'): v for k, v in rest.items()}
+        rest = {f'decode_head.{k}': v for k, v in PACA_HEAD.restore(head).items()}
+        assert 'decode_head.k.2.running_mean' in rest and rest['decode_head.k.0.weight'].dim() == 2
+    src, dst = tmp_path / 'published.pth', tmp_path / 'converted.pth'
+    torch.save(dict(meta=dict(epoch=12, config='model = ...'), state_dict=published | rest), src)
+    code, out, err = tool(src, dst)
+    assert code == 0, err
+    if kind == 'paca_head':
+        assert 'stages.0.blocks.0.attn.clustering.assign.weight (200, 96) for (100, 96)' in out
+        assert 'with decode_head' in out
+    converted = load_file(dst)['state_dict']
+    model.load_state_dict(converted, strict=True)
+    assert all(torch.equal(converted[k], v) for k, v in own.items())
+
+
+def test_safetensors_both_ways(golden, tmp_path, tool):
+    from safetensors.torch import save_file
+
+    state = golden(SMALLEST['msf']).state(torch.float32)
+    src, dst = tmp_path / 'published.safetensors', tmp_path / 'converted.safetensors'
+    save_file(state, src)
+    assert tool(src, dst)[0] == 0
+    assert load_file(dst).keys() == convert(state).state_dict.keys()
+
+
+def test_another_number_of_classes(golden):
+    state = golden(SMALLEST['fcvit']).state(torch.float32)
+    state['head.weight'], state['head.bias'] = torch.zeros(7, 320), torch.zeros(7)
+    assert convert(state).state_dict['head.fc.weight'].shape == (7, 320)
+
+
+def test_a_converted_file_stays_as_it_is(golden):
+    once = convert(golden(SMALLEST['groupmixformer']).state(torch.float32))
+    again = convert(once.state_dict)
+    assert again.variant.config == once.variant.config
+    assert again.state_dict.keys() == once.state_dict.keys()
+
+
+class TestBadInput:
+    """One line, exit code 1, and nothing written."""
+
+    @pytest.fixture
+    def fails(self, tool, tmp_path):
+        def check(state: object, *messages: str, args: tuple = ()) -> None:
+            src, dst = tmp_path / 'in.pth', tmp_path / 'out.pth'
+            torch.save(state, src)
+            code, _, err = tool(src, dst, *args)
+            assert code == 1 and err.count('\n') == 1
+            for message in messages:
+                assert message in err
+            assert sorted(p.name for p in tmp_path.iterdir()) == ['in.pth']
+
+        return check
+
+    def test_no_published_variant(self, golden, fails):
+        """Names the nearest and what differs."""
+        state = golden(SMALLEST['paca']).state(torch.float32)
+        del state['stage3.3.attn.q.weight']
+        state['stage1.0.extra.weight'] = torch.zeros(3)
+        state['norm1.weight'] = torch.zeros(97)
+        fails(
+            dict(state_dict=state),
+            'nearest is configs/paca/paca_t_in1k.py',
+            '1 missing (stages.2.blocks.3.attn.q.weight)',
+            '1 unexpected (stages.0.blocks.0.extra.weight)',
+            '1 of another shape (stages.0.norm.weight (97,) for (96,))',
+        )
+
+    def test_another_model(self, fails):
+        state = dict(state_dict={'conv1.weight': torch.zeros(64, 3, 7, 7)})
+        fails(state, 'of no published variant; nearest is configs/')
+
+    def test_no_averaged_weights(self, golden, fails):
+        state = golden(SMALLEST['msf']).state(torch.float32)
+        fails(dict(model=state, epoch=3), 'no averaged weights', args=('--ema',))
+
+    def test_no_weights(self, fails):
+        fails(dict(state_dict={}, epoch=3), 'no weights, but state_dict, epoch')
+        fails([1, 2], 'no dict of tensors')
+
+    def test_a_pickle_that_would_run_code(self, fails):
+        fails(
+            dict(model={}, args=print), 'Unsupported global: GLOBAL print was not an allowed global'
+        )
+
+    def test_paths(self, tmp_path, tool):
+        for args, message in [
+            ((tmp_path / 'none.pth', tmp_path / 'out.pth'), 'does not exist'),
+            ((tmp_path / 'none.pth', tmp_path), 'is a folder'),
+        ]:
+            code, _, err = tool(*args)
+            assert code == 1 and message in err
+        path = tmp_path / 'in.pth'
+        torch.save(dict(model={'x': torch.zeros(1)}), path)
+        before = path.read_bytes()
+        code, _, err = tool(path, path)
+        assert code == 1 and 'published file itself' in err
+        assert path.read_bytes() == before
+
+
+def test_unfit_weights_are_refused_before_anything_is_converted():
+    with pytest.raises(UserError, match='no weights'):
+        pick_weights(dict(epoch=1))
