@@ -113,6 +113,24 @@ def test_user_config_inherits_from_ours(tmp_path):
     assert model.roi_head.bbox_head.fc_cls.out_features == 4
 
 
+BACKBONES = {  # as a user writes them
+    'paca': "dict(_delete_=True, type='mmdense.PaCaViT', arch='tiny')",
+    'groupmixformer': "dict(_delete_=True, type='mmdense.GroupMixFormer', arch='miny')",
+    'fcvit': "dict(_delete_=True, type='mmdense.FCViT', arch='tiny')",
+    'msf': "dict(_delete_=True, type='mmdense.MSFViT', arch='small', out_indices=(2, 5, 8, 11))",
+}
+NECKS = {
+    'paca': 'dict(in_channels=[96, 192, 320, 384])',
+    'groupmixformer': 'dict(in_channels=[40, 80, 160, 160])',
+    'fcvit': 'dict(in_channels=[32, 64, 160, 320])',
+    'msf': """[
+        dict(type='mmseg.Feature2Pyramid', embed_dim=384, norm_cfg=dict(type='BN')),
+        dict(type='FPN', in_channels=[384] * 4, out_channels=256, num_outs=5),
+    ]""",
+}
+
+
+@pytest.mark.parametrize('family', BACKBONES)
 @pytest.mark.parametrize(
     'base',
     [
@@ -120,11 +138,9 @@ def test_user_config_inherits_from_ours(tmp_path):
         'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
     ],
 )
-def test_mmdetection_config_takes_our_backbone(tmp_path, base):
+def test_mmdetection_config_takes_our_backbone(tmp_path, base, family):
     (tmp_path / 'mine.py').write_text(
-        f"_base_ = '{base}'\n"
-        "model = dict(backbone=dict(_delete_=True, type='mmdense.PaCaViT', arch='tiny'),\n"
-        '             neck=dict(in_channels=[96, 192, 320, 384]))\n'
+        f"_base_ = '{base}'\nmodel = dict(backbone={BACKBONES[family]}, neck={NECKS[family]})\n"
     )
     model = build(Config.fromfile(tmp_path / 'mine.py')).eval()
     with torch.no_grad():
