@@ -1,4 +1,4 @@
-"""FCViT: focal context for vision transformers (Ma et al., 2022).
+"""FCViT: "A Close Look at Spatial Modeling: From Attention to Convolution" (Ma et al., 2022).
 
 https://arxiv.org/abs/2212.12552. The authors' code is at github.com/ma-xu/FCViT (Apache-2.0).
 

@@ -1,4 +1,4 @@
-"""GroupMixFormer: attention between groups of tokens of several sizes (Ge et al., 2023).
+"""GroupMixFormer: "Advancing Vision Transformers with Group-Mix Attention" (Ge et al., 2023).
 
 https://arxiv.org/abs/2311.15157. The authors' code is at github.com/AILab-CVC/GroupMixFormer (MIT).
 

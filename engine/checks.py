@@ -14,7 +14,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .checkpoint import describe_mismatch, get_state_dict, load_file, select_pretrained
+from .checkpoint import (
+    describe_mismatch,
+    find_mismatch,
+    get_state_dict,
+    load_file,
+    select_pretrained,
+)
 from .errors import UserError
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -117,10 +123,13 @@ def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
     if not whole_model:
         own = {k: v for k, v in own.items() if k.startswith('backbone.')} or own
     found = get_state_dict(load_file(path))
-    if not whole_model:  # as for pretrained files, the number of clusters may change
-        pattern = getattr(getattr(model, 'backbone', None), 'may_change_shape', None)
-        own = {k: v for k, v in own.items() if not (pattern and re.search(pattern, k))}
-    problem = describe_mismatch(own, {k: v for k, v in found.items() if k in own})
+    if not whole_model:  # as for pretrained files, the number of clusters and some norms may differ
+        backbone = getattr(model, 'backbone', None)
+        patterns = [getattr(backbone, a, None) for a in ('may_change_shape', 'may_be_absent')]
+        exempt = re.compile('|'.join(p for p in patterns if p) or '(?!)')
+        own = {k: v for k, v in own.items() if not exempt.search(k.removeprefix('backbone.'))}
+    found = {key: value for key, value in found.items() if key in own}
+    problem = describe_mismatch(find_mismatch(own, found), len(own))
     if problem:
         part = type(model).__name__ if whole_model else 'backbone'
         raise UserError(f"checkpoint '{path}' is of another model than this {part}: {problem}")

@@ -45,6 +45,8 @@ def main() -> None:
         enable_dump(cfg, args.out)
     if launch.is_main_process():
         check_run(cfg, ('test_dataloader',), whole_model=True)
+    else:  # mmengine's hook would write the one file of metrics from every process at once
+        cfg.setdefault('default_hooks', {})['logger'] = None
     if args.dry_run:
         return
     launch.build_runner(cfg).test()
