@@ -26,7 +26,15 @@ from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import BATCH_NORM, BaseBackbone, drop_path_rates, run_block, to_map, to_tokens
+from .layers import (
+    BATCH_NORM,
+    BaseBackbone,
+    check_per_stage,
+    drop_path_rates,
+    run_block,
+    to_map,
+    to_tokens,
+)
 
 STD_EPS = 1e-5  # added to the standard deviation of the similarities
 
@@ -273,14 +281,14 @@ class FCViT(BaseBackbone):
         arch = self.get_arch(arch)
         dims, depths = arch['embed_dims'], arch['depths']
         super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
-        if len({len(values) for values in arch.values()}) > 1:
-            lengths = {name: len(values) for name, values in arch.items()}
-            raise ValueError(f'FCViT needs one value per stage in each list; got {lengths}')
+        check_per_stage(type(self).__name__, arch)
         if any(dim % n for dim in dims for n in (num_heads, context_reduction)):
             raise ValueError(
                 f'embed_dims {dims} are not divisible by num_heads={num_heads} and '
                 f'context_reduction={context_reduction}'
             )
+        if num_heads < 2:  # a map of one position and one head has no standard deviation
+            raise ValueError(f'num_heads={num_heads}; the global context needs at least 2')
         self.with_cp = with_cp
         drop_paths = drop_path_rates(drop_path_rate, depths)
 

@@ -25,12 +25,21 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import BATCH_NORM, BaseBackbone, drop_path_rates, run_block, to_map, to_tokens
+from .layers import (
+    BATCH_NORM,
+    BaseBackbone,
+    check_per_stage,
+    drop_path_rates,
+    run_block,
+    to_map,
+    to_tokens,
+)
 
 NORM_EPS = 1e-6
 NUM_SEGMENTS = 5
 WINDOWS = (3, 5, 7)  # of the aggregators of segments 1, 2, 3
 HEADS_PER_WINDOW = {3: 2, 5: 3, 7: 3}  # heads whose v passes a position encoding of that window
+NUM_HEADS = sum(HEADS_PER_WINDOW.values())
 
 
 def separable_conv(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
@@ -74,9 +83,9 @@ class Aggregator(nn.Module):
 class ConvPosition(nn.Module):
     """Depthwise convolutions of v, head by head with its window: q times them encodes position."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.widths = [heads * dim // num_heads for heads in HEADS_PER_WINDOW.values()]
+        self.widths = [heads * dim // NUM_HEADS for heads in HEADS_PER_WINDOW.values()]
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, window, padding=window // 2, groups=width)
             for window, width in zip(HEADS_PER_WINDOW, self.widths)
@@ -91,20 +100,19 @@ class ConvPosition(nn.Module):
 class GroupMixAttention(nn.Module):
     """Linear attention between group proxies, beside a local bypass (paper, Sec. 3.2)."""
 
-    def __init__(self, dim: int, num_heads: int, norm_cfg: dict) -> None:
+    def __init__(self, dim: int, norm_cfg: dict) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5  # of all C/h channels, as in the released code
+        self.scale = (dim // NUM_HEADS) ** -0.5  # of all C/h channels, as in the released code
         self.qkv = nn.Linear(dim, 3 * dim)
         self.aggregator = Aggregator(dim, norm_cfg)
-        self.position = ConvPosition(dim - dim // NUM_SEGMENTS, num_heads)
+        self.position = ConvPosition(dim - dim // NUM_SEGMENTS)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         (q, k, v), local = self.aggregator(self.qkv(x), size)  # (B, N, 4S), (B, N, S)
         position = q * self.position(v, size)
         q, k, v = (
-            t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, N, 4S) -> (B, h, N, d)
+            t.unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)  # (B, N, 4S) -> (B, h, N, d)
             for t in (q, k, v)
         )
         context = k.softmax(dim=2).transpose(2, 3) @ v  # (B, h, d, d)
@@ -115,13 +123,11 @@ class GroupMixAttention(nn.Module):
 class Block(nn.Module):
     """Convolutional position encoding, then a pre-norm transformer block."""
 
-    def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, norm_cfg: dict
-    ) -> None:
+    def __init__(self, dim: int, mlp_ratio: float, drop_path: float, norm_cfg: dict) -> None:
         super().__init__()
         self.cpe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = GroupMixAttention(dim, num_heads, norm_cfg)
+        self.attn = GroupMixAttention(dim, norm_cfg)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -158,7 +164,6 @@ class GroupMixFormer(BaseBackbone):
     Args:
         arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
         in_channels: Channels of the image.
-        num_heads: Heads h of every stage; the windows of the position encoding are made for 8.
         final_norm: Batch norm of the last stage's map, which the classifier has and dense use, as
             published, has not.
         norm_cfg: The batch norms; ``dict(type='SyncBN')`` for small batches on several GPUs.
@@ -193,7 +198,6 @@ class GroupMixFormer(BaseBackbone):
         self,
         arch: str | dict = 'small',
         in_channels: int = 3,
-        num_heads: int = 8,
         final_norm: bool = False,
         norm_cfg: dict = BATCH_NORM,
         drop_path_rate: float = 0.1,
@@ -206,20 +210,11 @@ class GroupMixFormer(BaseBackbone):
         arch = self.get_arch(arch)
         dims, depths = arch['embed_dims'], arch['depths']
         super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
-        if len({len(values) for values in arch.values()}) > 1:
-            lengths = {name: len(values) for name, values in arch.items()}
-            raise ValueError(
-                f'GroupMixFormer needs one value per stage in each list; got {lengths}'
-            )
-        if any(dim % (NUM_SEGMENTS * num_heads) for dim in dims):
+        check_per_stage(type(self).__name__, arch)
+        if any(dim % (NUM_SEGMENTS * NUM_HEADS) for dim in dims):
             raise ValueError(
                 f'embed_dims {dims} are not divisible by {NUM_SEGMENTS} segments times '
-                f'{num_heads} heads'
-            )
-        if num_heads != sum(HEADS_PER_WINDOW.values()):
-            raise ValueError(
-                f'num_heads={num_heads}: the position encoding has windows for '
-                f'{sum(HEADS_PER_WINDOW.values())} heads'
+                f'{NUM_HEADS} heads'
             )
         self.with_cp = with_cp
         drop_paths = drop_path_rates(drop_path_rate, depths)
@@ -234,7 +229,7 @@ class GroupMixFormer(BaseBackbone):
         self.stages = nn.ModuleList()
         for i, (dim, mlp_ratio) in enumerate(zip(dims, arch['mlp_ratios'])):
             conv = separable_conv(dims[max(i - 1, 0)], dim, 3, stride=2 if i else 1)
-            blocks = [Block(dim, num_heads, mlp_ratio, rate, norm_cfg) for rate in drop_paths[i]]
+            blocks = [Block(dim, mlp_ratio, rate, norm_cfg) for rate in drop_paths[i]]
             self.stages.append(Stage(nn.Sequential(conv, *norm_act(norm_cfg, dim)), blocks))
         self.norm = build_norm_layer(norm_cfg, dims[-1])[1] if final_norm else None
         self.freeze()

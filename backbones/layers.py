@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -32,6 +32,13 @@ def to_tokens(feature_map: Tensor) -> Tensor:
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, N, C) -> (B, C, H, W), a channels_last view of the same memory."""
     return tokens.unflatten(1, size).permute(0, 3, 1, 2)
+
+
+def check_per_stage(name: str, lists: dict[str, Sequence]) -> None:
+    """Raise ``ValueError`` unless all lists, which have one value per stage, are equally long."""
+    lengths = {key: len(values) for key, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f'{name} needs one value per stage in each list; got {lengths}')
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
@@ -74,12 +81,13 @@ class BaseBackbone(BaseModule):
     def __init__(
         self,
         num_stages: int,
-        out_indices: Sequence[int],
+        out_indices: int | Sequence[int],
         frozen_stages: int,
         norm_eval: bool,
         init_cfg: dict | None,
     ) -> None:
         super().__init__(init_cfg)
+        out_indices = (out_indices,) if isinstance(out_indices, int) else out_indices
         if not all(-num_stages <= i < num_stages for i in out_indices):
             raise ValueError(
                 f'out_indices={tuple(out_indices)}: this backbone has {num_stages} stages, '
@@ -95,11 +103,12 @@ class BaseBackbone(BaseModule):
     def get_arch(cls, arch: str | dict) -> dict:
         """The settings of a variant: a copy of the zoo's row, or of the dict given."""
         if isinstance(arch, dict):
-            needed = set(next(iter(cls.arch_zoo.values())))
-            if not needed <= set(arch):
-                raise ValueError(
-                    f'{cls.__name__} arch lacks {sorted(needed - set(arch))}; got {sorted(arch)}'
-                )
+            rows = [set(row) for row in cls.arch_zoo.values()]
+            missing, unknown = set.intersection(*rows) - set(arch), set(arch) - set.union(*rows)
+            if missing or unknown:
+                problems = [f'lacks {sorted(missing)}'] if missing else []
+                problems += [f'has unknown {sorted(unknown)}'] if unknown else []
+                raise ValueError(f'{cls.__name__} arch {" and ".join(problems)}')
             return dict(arch)
         if arch not in cls.arch_zoo:
             raise ValueError(
@@ -108,26 +117,35 @@ class BaseBackbone(BaseModule):
         return dict(cls.arch_zoo[arch])
 
     def init_weights(self) -> None:
-        """Initialize every layer, then load the pretrained file that ``init_cfg`` names, if any."""
-        if self.init_cfg and self.pretrained is None:
-            super().init_weights()  # mmengine's initializers: Kaiming, TruncNormal, lists of them
+        """Initialize every layer, then load the pretrained file that ``init_cfg`` names, if any.
+
+        Other initializers of mmengine (``TruncNormal``, ...) in ``init_cfg`` replace ours.
+        """
+        if self.is_init:
+            return
+        entries = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
+        others = [entry for entry in entries if entry.get('type') not in (None, 'Pretrained')]
+        if others:
+            initialize(self, others)
         else:
             self.apply(self.init_layer)
-            if self.pretrained is not None:
-                load_pretrained(self, **self.pretrained)
+        if self.pretrained is not None:
+            load_pretrained(self, **self.pretrained)
         self.is_init = True
 
     @property
     def pretrained(self) -> dict | None:
         """What :func:`load_pretrained` needs beside the module; None without a pretrained file."""
-        if not isinstance(self.init_cfg, dict) or self.init_cfg.get('type') != 'Pretrained':
-            return None
-        return dict(
-            checkpoint=self.init_cfg['checkpoint'],
-            prefix=self.init_cfg.get('prefix'),
-            may_change_shape=self.may_change_shape,
-            may_be_absent=self.may_be_absent,
-        )
+        entries = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
+        for entry in entries:
+            if entry.get('type') == 'Pretrained':
+                return dict(
+                    checkpoint=entry['checkpoint'],
+                    prefix=entry.get('prefix'),
+                    may_change_shape=self.may_change_shape,
+                    may_be_absent=self.may_be_absent,
+                )
+        return None
 
     def init_layer(self, module: nn.Module) -> None:
         """Set one layer's weights: truncated normal (linear), fan-out normal (2-D convolution)."""

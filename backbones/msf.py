@@ -43,21 +43,22 @@ def sincos_position(size: tuple[int, int], dim: int, device: torch.device) -> Te
 
 
 def mean_shift(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """sum_j w_ij v_j of (B, h, N, d) tensors, in O(N) memory.
+    """sum_j w_ij v_j of (B, h, N, d) tensors, without an N x N tensor where a fused kernel exists.
 
-    -|k|^2/2 is a bias per key. Without gradients it goes to the fused kernel as a mask of one row;
-    that kernel has no gradient for a mask, so in training it rides along as one more channel: k
-    gets it, q gets a one there.
+    -|k|^2/2 is a bias per key. Without gradients it goes to the kernel as a mask of one row; fused
+    kernels have no gradient for a mask, so in training it rides along as one more channel: k gets
+    it, q gets a one there, and zeros fill up to the next multiple of 8, which the kernels want.
     """
     dim = q.shape[-1]
     bias = -0.5 * k.square().sum(dim=-1, keepdim=True)  # (B, h, N, 1)
+    bias = (bias - bias.mean(dim=2, keepdim=True)).to(k.dtype)  # same softmax, smaller numbers
     if not torch.is_grad_enabled():
-        mask = (bias * dim**-0.5).to(q.dtype).transpose(2, 3)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    q = torch.cat([q, torch.ones_like(bias, dtype=q.dtype)], dim=-1)
-    k = torch.cat([k, bias.to(k.dtype)], dim=-1)
-    v = F.pad(v, (0, 1))
-    return F.scaled_dot_product_attention(q, k, v, scale=dim**-0.5)[..., :-1]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=dim**-0.5 * bias.transpose(2, 3))
+    padding = 7 - dim % 8
+    q = F.pad(torch.cat([q, torch.ones_like(bias)], dim=-1), (0, padding))
+    k = F.pad(torch.cat([k, bias], dim=-1), (0, padding))
+    v = F.pad(v, (0, 1 + padding))
+    return F.scaled_dot_product_attention(q, k, v, scale=dim**-0.5)[..., :dim]
 
 
 class GroupedLinear(nn.Module):
@@ -232,7 +233,7 @@ class MSFViT(BaseBackbone):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image (B, in_channels, H, W) -> one (B, D, H/16, W/16) per out index, channels_last."""
+        """Image (B, in_channels, H, W) -> one (B, D, H/patch, W/patch) or (B, D) per out index."""
         x, size = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
         x = x + sincos_position(size, x.shape[2], x.device).to(x.dtype)
         outs = {}

@@ -17,7 +17,8 @@ Axis legend: B batch, N = H*W tokens, M clusters, C channels, h heads, d = C/h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,15 @@ from mmcv.cnn.bricks.scale import LayerScale
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import BATCH_NORM, BaseBackbone, drop_path_rates, run_block, to_map, to_tokens
+from .layers import (
+    BATCH_NORM,
+    BaseBackbone,
+    check_per_stage,
+    drop_path_rates,
+    run_block,
+    to_map,
+    to_tokens,
+)
 
 NORM_EPS = 1e-6
 
@@ -267,24 +276,27 @@ class Stage(nn.Module):
 
     def forward(
         self,
-        tokens: tuple[Tensor, tuple[int, int]],
-        taught: tuple[Tensor | None, Tensor | None],
-        valid: Tensor | None,
-        with_cp: bool,
+        x: Tensor,
+        valid: Tensor | None = None,
+        teach: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        with_cp: bool = False,
     ) -> Tensor:
-        """Downsampled tokens and their size -> (B, C, H, W).
+        """(B, C_in, H, W) -> (B, C, H', W'), strided as the downsampling says.
 
-        ``taught``: the teacher's Z (B, M, N), and its tokens (B, N, C), added before the norm.
+        Args:
+            x: The image or the previous stage's map.
+            valid: (B, 1, N), positions that may join clusters; ``None`` for all.
+            teach: From the downsampled map to the teacher's Z (B, M, N) and tokens (B, N, C), which
+                are added before the norm; ``None`` without a teacher.
+            with_cp: Recompute blocks in the backward pass.
         """
-        x, size = tokens
-        assignment, extra = taught
+        x, size = self.downsample(x)
+        assignment, extra = teach(to_map(x, size)) if teach else (None, None)
         if self.pos_embed is not None:
             x = x + self.get_pos_embed(size)
         for block in self.blocks:
             x, assignment = run_block(block, with_cp, x, size, assignment, valid)
-        if extra is not None:
-            x = x + extra
-        return to_map(self.norm(x), size)
+        return to_map(self.norm(x + extra if teach else x), size)
 
     def get_pos_embed(self, size: tuple[int, int]) -> Tensor:
         """The position table (1, N, C) for tokens of this (height, width)."""
@@ -331,7 +343,7 @@ class Teacher(nn.Module):
     Args:
         dims: Channels per stage, those of the model it serves.
         depths: Mixer layers per stage.
-        clusters: M per stage; 0 where the model wants none.
+        clusters: M per stage.
         norm_cfg: The batch norm.
         kernel_size: Of the depthwise convolutions.
     """
@@ -368,14 +380,10 @@ class Teacher(nn.Module):
             for fine, coarse in zip(dims, dims[1:])
         )
         self.fpns = nn.ModuleList(mixer(dim) for dim in dims[:-1])
-        self.assigns = nn.ModuleList(
-            nn.Linear(dim, m) if m else nn.Identity() for dim, m in zip(dims, clusters)
-        )
+        self.assigns = nn.ModuleList(nn.Linear(dim, m) for dim, m in zip(dims, clusters))
 
-    def forward(
-        self, x: Tensor, valid: Sequence[Tensor | None]
-    ) -> list[tuple[Tensor | None, Tensor]]:
-        """The stem's map (B, C, H, W) -> per stage Z (B, M, N) or None, and tokens (B, N, C)."""
+    def forward(self, x: Tensor, valid: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
+        """The stem's map (B, C, H, W) -> Z (B, M, N) and tokens (B, N, C) of each stage."""
         maps = []
         for i, block in enumerate(self.blocks):
             x = block(self.downsamples[i - 1](x) if i else x)
@@ -386,8 +394,6 @@ class Teacher(nn.Module):
             tops.insert(0, fpn(fine + lateral(up)))
         assignments = [
             assign_positions(to_tokens(top), assign, where)
-            if isinstance(assign, nn.Linear)
-            else None
             for top, assign, where in zip(tops, self.assigns, valid)
         ]
         return [(z, to_tokens(x)) for z, x in zip(assignments, maps)]
@@ -479,19 +485,19 @@ class PaCaViT(BaseBackbone):
         has_teacher = 'teacher_depths' in arch
         per_stage = dict(
             arch,
-            clusters=clusters or (100, 100, 100, 100 if has_teacher else 0),
+            clusters=clusters or (100,) * (len(depths) - 1) + (100 if has_teacher else 0,),
             clustering_interval=_per_stage(clustering_interval, len(depths)),
             clustering_kernel_size=_per_stage(clustering_kernel_size, len(depths)),
         )
-        if len({len(values) for values in per_stage.values()}) > 1:
-            lengths = {name: len(values) for name, values in per_stage.items()}
-            raise ValueError(f'PaCaViT needs one value per stage in each list; got {lengths}')
+        check_per_stage(type(self).__name__, per_stage)
         if any(dim % h for dim, h in zip(dims, heads)):
             raise ValueError(f'embed_dims {dims} are not divisible by num_heads {heads}')
         if clustering not in CLUSTERINGS:
             raise ValueError(
                 f"unknown clustering '{clustering}'; known are {', '.join(CLUSTERINGS)}"
             )
+        if has_teacher and 0 in per_stage['clusters']:
+            raise ValueError(f'a teacher needs clusters in every stage; got {clusters}')
         self.with_cp = with_cp
         self.mask_padding = mask_padding
         clusters = per_stage['clusters']
@@ -543,13 +549,16 @@ class PaCaViT(BaseBackbone):
             content = find_content(x)
             strides = [4 * 2**i for i in range(len(self.stages))]
             valid = [content[:, ::s, ::s].flatten(1)[:, None] for s in strides]
-        taught = [(None, None)] * len(self.stages)
+        lessons = []
+
+        def teach(i: int, feature: Tensor) -> tuple[Tensor, Tensor]:
+            if i == 0:  # all stages are taught from the stem's output
+                lessons.extend(self.teacher(feature, valid))
+            return lessons[i]
+
         maps = []
         for i, stage in enumerate(self.stages):
-            tokens = stage.downsample(x)
-            if i == 0 and self.teacher is not None:
-                taught = self.teacher(to_map(*tokens), valid)
-            x = stage(tokens, taught[i], valid[i], self.with_cp)
+            x = stage(x, valid[i], partial(teach, i) if self.teacher else None, self.with_cp)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
 

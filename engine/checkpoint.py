@@ -7,6 +7,7 @@ ones are missing, unexpected or of another shape.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from argparse import Namespace
@@ -16,7 +17,7 @@ from pathlib import Path, PosixPath
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
@@ -58,16 +59,21 @@ def load_file(path: str | Path) -> dict:
     Raises:
         UserError: When the file is missing, damaged, or holds more than tensors and plain data.
     """
-    path = str(path)
+    path = os.path.expanduser(path)
     is_url = path.startswith(('http://', 'https://'))
-    if '://' in path and not is_url:  # torchvision://, open-mmlab://: mmengine knows where
-        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not is_url and '://' in path:
+        raise UserError(f"checkpoint '{path}': only files and http(s) addresses are read")
     if not is_url and not Path(path).is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     try:
+        if is_url and path.endswith('.safetensors'):
+            folder = Path(torch.hub.get_dir()) / 'checkpoints'
+            folder.mkdir(parents=True, exist_ok=True)
+            url, path = path, str(folder / path.rsplit('/', 1)[-1])
+            if not Path(path).is_file():
+                torch.hub.download_url_to_file(url, path)
+            is_url = False
         if path.endswith('.safetensors'):
-            from safetensors.torch import load_file as load_safetensors
-
             return load_safetensors(path)
         with torch.serialization.safe_globals(HARMLESS):
             if is_url:
@@ -123,7 +129,7 @@ def select_pretrained(
         checkpoint: File or URL.
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
         may_change_shape: Pattern of names that are left out where the file has them in another
-            shape.
+            shape, with as many channels (the last side).
         may_be_absent: Pattern of names that the file may lack, or have beside the module's.
 
     Raises:
@@ -133,16 +139,7 @@ def select_pretrained(
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     own = module.state_dict()
-    kept = {
-        key
-        for key, value in own.items()
-        if may_change_shape
-        and re.search(may_change_shape, key)
-        and key in found
-        and found[key].shape != value.shape
-    }
-    if may_be_absent:
-        kept |= {k for k in own.keys() ^ found.keys() if re.search(may_be_absent, k)}
+    kept = find_exempt(own, found, may_change_shape, may_be_absent)
     found = {key: value for key, value in found.items() if key not in kept}
     needed = {key: value for key, value in own.items() if key not in kept}
     problem = describe_mismatch(find_mismatch(needed, found), len(needed))
@@ -153,6 +150,29 @@ def select_pretrained(
             f"'{checkpoint}' (prefix '{prefix}') does not hold this {name}: {problem}{hint}"
         )
     return found
+
+
+def find_exempt(
+    own: dict[str, Tensor],
+    found: dict[str, Tensor],
+    may_change_shape: str | None,
+    may_be_absent: str | None,
+) -> set[str]:
+    """The names in which ``found`` may differ from ``own``, and does."""
+
+    def resized(a: torch.Size, b: torch.Size) -> bool:  # the channels, which come last, agree
+        return a != b and len(a) == len(b) and (len(a) == 1 or a[-1] == b[-1])
+
+    exempt = set()
+    if may_change_shape:
+        exempt |= {
+            key
+            for key in own.keys() & found.keys()
+            if re.search(may_change_shape, key) and resized(own[key].shape, found[key].shape)
+        }
+    if may_be_absent:
+        exempt |= {key for key in own.keys() ^ found.keys() if re.search(may_be_absent, key)}
+    return exempt
 
 
 def find_mismatch(own: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch import nn
 
 from .checkpoint import (
     describe_mismatch,
+    find_exempt,
     find_mismatch,
     get_state_dict,
     load_file,
@@ -125,14 +125,18 @@ def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
     found = get_state_dict(load_file(path))
     if not whole_model:  # as for pretrained files, the number of clusters and some norms may differ
         backbone = getattr(model, 'backbone', None)
-        patterns = [getattr(backbone, a, None) for a in ('may_change_shape', 'may_be_absent')]
-        exempt = re.compile('|'.join(p for p in patterns if p) or '(?!)')
-        own = {k: v for k, v in own.items() if not exempt.search(k.removeprefix('backbone.'))}
+        patterns = (getattr(backbone, a, None) for a in ('may_change_shape', 'may_be_absent'))
+        exempt = find_exempt(*(_strip_backbone(state) for state in (own, found)), *patterns)
+        own = {k: v for k, v in own.items() if k.removeprefix('backbone.') not in exempt}
     found = {key: value for key, value in found.items() if key in own}
     problem = describe_mismatch(find_mismatch(own, found), len(own))
     if problem:
         part = type(model).__name__ if whole_model else 'backbone'
         raise UserError(f"checkpoint '{path}' is of another model than this {part}: {problem}")
+
+
+def _strip_backbone(state: dict) -> dict:
+    return {key.removeprefix('backbone.'): value for key, value in state.items()}
 
 
 def check_work_dir(work_dir: str) -> None:

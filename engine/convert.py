@@ -18,14 +18,16 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from .checkpoint import describe_mismatch, find_mismatch
+from .checkpoint import describe_mismatch, find_exempt, find_mismatch
 from .errors import UserError
 
 Names = list[tuple[str, str]]
 State = dict[str, Tensor]
 
-RAW_ENTRIES = ('state_dict', 'model')
-EMA_ENTRIES = ('state_dict_ema', 'model_ema', 'ema_state_dict')
+# Where files keep raw and averaged weights. mmengine swaps the two when it saves: beside an
+# 'ema_state_dict', which holds the raw ones, its 'state_dict' is the average.
+RAW_ENTRIES = ('ema_state_dict', 'state_dict', 'model')
+EMA_ENTRIES = ('state_dict_ema', 'model_ema')
 
 # PaCa-ViT
 
@@ -231,14 +233,19 @@ class Family(NamedTuple):
     """How the files of one family are named."""
 
     configs: str  # folder under configs/
-    marker: str  # a name that only its published files have
+    marker: str  # pattern of names that only its published files have
     names: Callable[[State], Names]
     reshape: Callable[[State, bool], State] = lambda state, back: state
 
+    def owns(self, state: State) -> bool:
+        """Whether the names are the published ones."""
+        return any(re.match(self.marker, key) for key in state)
+
     def convert(self, state: State) -> State:
-        """Published names and shapes -> this project's."""
-        renamed = rename(state, self.names(state))
-        return self.reshape(renamed, False)
+        """Published names and shapes -> this project's, which themselves stay as they are."""
+        if not self.owns(state):
+            return state
+        return self.reshape(rename(state, self.names(state)), False)
 
     def restore(self, state: State) -> State:
         """This project's names and shapes -> the published ones."""
@@ -247,12 +254,12 @@ class Family(NamedTuple):
 
 
 FAMILIES = (
-    Family('paca', 'patch_embed.proj.0.weight', paca_names, paca_reshape),
-    Family('groupmixformer', 'conv_stem.proj1.weight', groupmixformer_names),
-    Family('fcvit', 'network.0.0.token_mixer.dw1.weight', fcvit_names),
-    Family('msf', 'to_patch_embedding.1.weight', msf_names),
+    Family('paca', r'(stage|paca_teacher\.block)\d\.', paca_names, paca_reshape),
+    Family('groupmixformer', r'groupmixformer_backbone\.', groupmixformer_names),
+    Family('fcvit', r'network\.\d\.', fcvit_names),
+    Family('msf', r'transformer\.layers\.', msf_names),
 )
-PACA_HEAD = Family('paca', 'clustering.0.conv.weight', paca_head_names, paca_head_reshape)
+PACA_HEAD = Family('paca', r'q\.0\.conv\.', paca_head_names, paca_head_reshape)
 
 
 def rename(state: Mapping[str, Tensor], pairs: Names) -> State:
@@ -269,6 +276,8 @@ def rename(state: Mapping[str, Tensor], pairs: Names) -> State:
     for key, value in state.items():
         for pattern, target in rules:
             key = pattern.sub(target, key, count=1)
+        if key in renamed:
+            raise UserError(f'two tensors would be called {key}: these are no published names')
         renamed[key] = value
     return renamed
 
@@ -284,10 +293,12 @@ class Variant(NamedTuple):
 
     def mismatch(self, state: State, dense: bool) -> dict[str, list[str]]:
         """What differs; in dense use some norms may, and clusters may have another number."""
-        differ = [p for p in (self.may_be_absent, self.may_change_shape) if dense and p]
-        ignored = re.compile('|'.join(differ) or '(?!)')
+        exempt = set()
+        if dense:
+            patterns = (self.may_change_shape, self.may_be_absent)
+            exempt = find_exempt(self.tensors, state, *patterns)
         own, found = (
-            {key: value for key, value in tensors.items() if not ignored.search(key)}
+            {key: value for key, value in tensors.items() if key not in exempt}
             for tensors in (self.tensors, state)
         )
         return find_mismatch(own, found)
@@ -335,21 +346,29 @@ def pick_weights(checkpoint: Mapping, ema: bool = False) -> State:
         UserError: When it holds no (averaged) weights.
     """
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f'the file holds a {type(checkpoint).__name__}, no dict of tensors')
-    entries = [e for e in (EMA_ENTRIES if ema else RAW_ENTRIES) if checkpoint.get(e) is not None]
-    held = ', '.join(str(key) for key in list(checkpoint)[:8])
-    if ema and not entries:
-        raise UserError(
-            f'the file holds no averaged weights ({", ".join(EMA_ENTRIES)}), but {held}'
-        )
+        raise UserError(f'it holds a {type(checkpoint).__name__}, no dict of tensors')
+    held = {str(k): v for k, v in checkpoint.items() if isinstance(v, Mapping)}
+    raw = [held[entry] for entry in RAW_ENTRIES if entry in held]
+    averaged = [held[entry] for entry in EMA_ENTRIES if entry in held]
+    if 'ema_state_dict' in held and 'state_dict' in held:
+        averaged.append(held['state_dict'])
+    names = ', '.join(str(key) for key in list(checkpoint)[:8])
+    if ema and not averaged:
+        raise UserError(f'it holds no averaged weights ({", ".join(EMA_ENTRIES)}), but {names}')
     state = {
         key.removeprefix('module.'): value
-        for key, value in (checkpoint[entries[0]] if entries else checkpoint).items()
-        if isinstance(value, Tensor) and key not in ('n_averaged', 'steps')
+        for key, value in ((averaged if ema else raw) or [checkpoint])[0].items()
+        if isinstance(value, Tensor) and isinstance(key, str) and key not in ('n_averaged', 'steps')
     }
     if not state:
-        raise UserError(f'the file holds no weights, but {held}')
+        hint = '; --ema reads the averaged weights' if averaged and not ema else ''
+        raise UserError(f'it holds no weights, but {names}{hint}')
     return state
+
+
+def has_averaged_weights(checkpoint: Mapping) -> bool:
+    """Whether :func:`pick_weights` finds other weights with ``ema``."""
+    return any(entry in checkpoint for entry in (*EMA_ENTRIES, 'ema_state_dict'))
 
 
 def convert(state: State) -> Conversion:
@@ -371,16 +390,17 @@ def convert(state: State) -> Conversion:
     outside = {k: v for k, v in state.items() if not k.startswith(prefix)}
 
     candidates = []
-    for family in [f for f in FAMILIES if f.marker in inside] or FAMILIES:
+    for family in [f for f in FAMILIES if f.owns(inside)] or FAMILIES:
         converted = family.convert(inside)
         backbone = {k: v for k, v in converted.items() if not k.startswith('head.')}
         for variant in published_variants(family.configs):
             differs = variant.mismatch(backbone, dense)
             reshaped = variant.mismatch(backbone, False)['of another shape']
             count = sum(map(len, differs.values()))
-            candidates.append((count, len(reshaped), variant, differs, reshaped, converted))
-    count, _, variant, differs, reshaped, converted = min(candidates, key=lambda c: c[:2])
-    if count:
+            rank = (count, len(reshaped), len(variant.config))  # of equals the one without options
+            candidates.append((rank, variant, differs, reshaped, converted))
+    rank, variant, differs, reshaped, converted = min(candidates, key=lambda c: c[0])
+    if rank[0]:
         problem = describe_mismatch(differs, len(variant.tensors))
         raise UserError(
             f'the tensors are of no published variant; nearest is {variant.config}: {problem}'
@@ -391,8 +411,6 @@ def convert(state: State) -> Conversion:
 
 def convert_head(state: State, head: str = 'decode_head.') -> State:
     """What is not the backbone: PaCa's segmentation head is renamed, all else stays as it is."""
-    if f'{head}{PACA_HEAD.marker}' not in state:
-        return state
     inside = {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
     outside = {k: v for k, v in state.items() if not k.startswith(head)}
     return outside | {f'{head}{k}': v for k, v in PACA_HEAD.convert(inside).items()}

@@ -124,7 +124,7 @@ def is_main_process() -> bool:
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a complete config, made fit for this machine."""
-    CheckpointLoader.register_scheme('', _load_local, force=True)
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), _load_safely, force=True)
     _name_unreadable_files()
     if not torch.cuda.is_available():
         use_cpu(cfg)
@@ -179,9 +179,9 @@ def replace_sync_bn(node: object) -> None:
             replace_sync_bn(child)
 
 
-def _load_local(filename: str, map_location: object = None) -> dict:
-    """mmengine's door for local files, led to the safe reader."""
-    state = checkpoint.load_file(os.path.expanduser(filename))
+def _load_safely(filename: str, map_location: object = None, **kwargs: object) -> dict:
+    """mmengine's door for files and addresses, led to the safe reader."""
+    state = checkpoint.load_file(filename)
     state.get('meta', {}).pop('config', None)  # mmengine would run this text when it resumes
     return state
 

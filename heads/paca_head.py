@@ -22,13 +22,15 @@ from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import accuracy
 from mmseg.models.utils import resize
+from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 
 from ..backbones.layers import to_map, to_tokens
 from ..registry import MODELS
 
+CLASS_LOSS = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 CLUSTER_LOSS = dict(
-    type='mmseg.CrossEntropyLoss',
+    type='CrossEntropyLoss',
     loss_name='loss_cluster',
     loss_weight=0.4,
     avg_non_ignore=True,
@@ -47,9 +49,12 @@ class PaCaSegHead(BaseDecodeHead):
         channels: Width c of the head.
         num_classes: K.
         in_index: Which of the backbone's maps are used.
-        interpolate_mode: How coarser maps are resized to the finest.
+        loss_decode: Loss of the class logits, or several.
         loss_cluster: Loss of the cluster logits against the labels.
-        kwargs: Of mmseg's ``BaseDecodeHead``: ``norm_cfg``, ``dropout_ratio``, ``loss_decode``, ...
+        kwargs: Of mmseg's ``BaseDecodeHead``: ``norm_cfg``, ``dropout_ratio``, ...
+
+    Raises:
+        ValueError: When two losses have one name.
 
     Source: paper, Sec. 3.3; the attention has one head and no 1/sqrt(d), as in the released code.
     """
@@ -61,7 +66,7 @@ class PaCaSegHead(BaseDecodeHead):
         *,
         num_classes: int,
         in_index: Sequence[int] = (0, 1, 2, 3),
-        interpolate_mode: str = 'bilinear',
+        loss_decode: dict | Sequence[dict] = CLASS_LOSS,
         loss_cluster: dict = CLUSTER_LOSS,
         **kwargs: object,
     ) -> None:
@@ -71,10 +76,16 @@ class PaCaSegHead(BaseDecodeHead):
             num_classes=num_classes,
             in_index=in_index,
             input_transform='multiple_select',
+            loss_decode=loss_decode,
             **kwargs,
         )
-        self.interpolate_mode = interpolate_mode
-        self.loss_cluster = MODELS.build(loss_cluster)
+        self.loss_cluster = MMSEG_MODELS.build(loss_cluster)
+        losses = [loss_decode] if isinstance(loss_decode, dict) else loss_decode
+        name = self.loss_cluster.loss_name
+        if name in [MMSEG_MODELS.build(loss).loss_name for loss in losses]:
+            raise ValueError(
+                f"loss_cluster and loss_decode are both called '{name}'; set loss_name"
+            )
         in_channels = self.in_channels
 
         def layer(width: int, bias: bool | str = 'auto') -> ConvModule:
@@ -99,7 +110,7 @@ class PaCaSegHead(BaseDecodeHead):
         inputs = self._transform_inputs(inputs)
         size = inputs[0].shape[2:]
         maps = [
-            resize(conv(x), size, mode=self.interpolate_mode, align_corners=self.align_corners)
+            resize(conv(x), size, mode='bilinear', align_corners=self.align_corners)
             for conv, x in zip(self.convs, inputs)
         ]
         x = torch.cat(maps, dim=1)  # (B, 4c, H, W)

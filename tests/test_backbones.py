@@ -147,6 +147,8 @@ def test_out_indices(name):
     last, second = model(x)
     torch.testing.assert_close(last, maps[3])
     torch.testing.assert_close(second, maps[1])
+    (one,) = build(name, out_indices=-1).eval()(x)
+    torch.testing.assert_close(one, maps[3])
     with pytest.raises(ValueError, match='out_indices'):
         build(name, out_indices=(4,))
 
@@ -180,14 +182,24 @@ def test_norm_eval(name):
 
 
 def test_checkpointing_changes_nothing(name):
+    """Each block runs once more, in the backward pass, with the same random numbers."""
     x = torch.randn(2, 3, 64, 64)
-    outputs, grads = [], []
+    outputs, grads, runs = [], [], []
+
+    def count_run(*_: object) -> None:
+        runs[-1] += 1
+
     for with_cp in (False, True):
-        model = build(name, with_cp=with_cp).train()
+        model = build(name, with_cp=with_cp, drop_path_rate=0.5).train()
+        runs.append(0)
+        for block in blocks_of(model):
+            block.register_forward_pre_hook(count_run)
+        torch.manual_seed(3)
         out = model(x)[-1]
         out.square().sum().backward()
         outputs.append(out)
         grads.append([p.grad for p in model.parameters()])
+    assert runs[1] == 2 * runs[0] == 2 * len(blocks_of(model))
     assert torch.equal(*outputs)
     for a, b in zip(*grads):
         if a is None:  # a norm of another map
@@ -362,8 +374,10 @@ def test_masked_padding_of_one_image_does_not_touch_another():
         ('PaCaViT', dict(clusters=(9, 9)), "'clusters': 2"),
         ('PaCaViT', dict(clustering='kmeans'), "unknown clustering 'kmeans'; known are conv, mlp"),
         ('PaCaViT', dict(clustering_interval=(0, 1)), "'clustering_interval': 2"),
-        ('GroupMixFormer', dict(num_heads=4), 'windows for 8 heads'),
+        ('PaCaViT', dict(arch=dict(PACA['arch'], width=(1, 1, 1, 1))), r"unknown \['width'\]"),
+        ('PaCaViT-teacher', dict(clusters=(0, 9, 9, 9)), 'teacher needs clusters in every stage'),
         ('GroupMixFormer', dict(arch=dict(TINY['FCViT']['arch'])), 'not divisible by 5 segments'),
+        ('FCViT', dict(num_heads=1), 'at least 2'),
         ('FCViT', dict(num_heads=6), 'not divisible by num_heads=6'),
         ('FCViT', dict(arch='b13'), "unknown FCViT arch 'b13'; known are tiny, b12, b24, b48"),
         ('MSFViT', dict(attention='mean'), "unknown attention 'mean'; known are orig, msf"),
@@ -414,6 +428,19 @@ def test_msf_is_a_step_of_mean_shift():
     torch.testing.assert_close(backbones.msf.mean_shift(q, k, v), want)
     with torch.no_grad():
         torch.testing.assert_close(backbones.msf.mean_shift(q, k, v), want)
+
+
+def test_msf_keeps_its_precision_in_bfloat16():
+    """|k|^2 / 2 may be large: its mean is taken out before it is rounded."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 6, 196, 64, dtype=torch.float64).mul(2).unbind()
+    want = backbones.msf.mean_shift(q, k, v)
+    rounded = [t.bfloat16() for t in (q, k, v)]
+    exact = backbones.msf.mean_shift(*(t.double() for t in rounded))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            got = backbones.msf.mean_shift(*rounded).double()
+        assert (got - exact).norm() < 0.02 * want.norm()
 
 
 def test_msf_feeds_a_pyramid():

@@ -111,3 +111,25 @@ def test_missing_and_truncated_files(tmp_path, classifier_file):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match='cannot be read'):
         load_file(path)
+
+
+def test_initializers_and_a_pretrained_file_in_one_list(classifier_file):
+    path, source = classifier_file
+    pretrained = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    model = build(1, init_cfg=[dict(type='TruncNormal', layer='Linear'), pretrained])
+    model.init_weights()
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+    model.stages[0].norm.bias.data.fill_(7)
+    model.init_weights()  # a second time does nothing, as everywhere in mmengine
+    assert (model.stages[0].norm.bias == 7).all()
+    wrong = build(
+        1, init_cfg=[dict(type='TruncNormal', layer='Linear'), dict(pretrained, prefix='x')]
+    )
+    with pytest.raises(UserError, match='does not hold this PaCaViT'):
+        wrong.init_weights()
+
+
+def test_other_addresses_are_refused():
+    with pytest.raises(UserError, match='only files and http'):
+        load_file('s3://bucket/model.pth')

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
@@ -159,12 +160,20 @@ def test_dense_files(kind, family, tmp_path, tool):
         rest = {f'decode_head.{k}': v for k, v in PACA_HEAD.restore(head).items()}
         assert 'decode_head.k.2.running_mean' in rest and rest['decode_head.k.0.weight'].dim() == 2
     src, dst = tmp_path / 'published.pth', tmp_path / 'converted.pth'
-    torch.save(dict(meta=dict(epoch=12, config='model = ...'), state_dict=published | rest), src)
+    classes = ('wall', 'building')
+    file = dict(
+        meta=dict(epoch=12, config='model = ...', dataset_meta=dict(classes=classes)),
+        state_dict=published | rest,
+        optimizer=dict(state={0: dict(exp_avg=torch.zeros(2))}, param_groups=[dict(lr=1e-4)]),
+        message_hub=dict(log_scalars={'train/loss': HistoryBuffer([1.0], [1])}),
+    )
+    torch.save(file, src)
     code, out, err = tool(src, dst)
     assert code == 0, err
     if kind == 'paca_head':
         assert 'stages.0.blocks.0.attn.clustering.assign.weight (200, 96) for (100, 96)' in out
         assert 'with decode_head' in out
+    assert load_file(dst)['meta'] == dict(dataset_meta=dict(classes=classes))
     converted = load_file(dst)['state_dict']
     model.load_state_dict(converted, strict=True)
     assert all(torch.equal(converted[k], v) for k, v in own.items())
@@ -177,7 +186,9 @@ def test_safetensors_both_ways(golden, tmp_path, tool):
     src, dst = tmp_path / 'published.safetensors', tmp_path / 'converted.safetensors'
     save_file(state, src)
     assert tool(src, dst)[0] == 0
-    assert load_file(dst).keys() == convert(state).state_dict.keys()
+    written, expected = load_file(dst), convert(state).state_dict
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[key], value) for key, value in expected.items())
 
 
 def test_another_number_of_classes(golden):
@@ -186,11 +197,42 @@ def test_another_number_of_classes(golden):
     assert convert(state).state_dict['head.fc.weight'].shape == (7, 320)
 
 
-def test_a_converted_file_stays_as_it_is(golden):
-    once = convert(golden(SMALLEST['groupmixformer']).state(torch.float32))
-    again = convert(once.state_dict)
+@pytest.mark.parametrize('form', ['classifier', 'dense'])
+@pytest.mark.parametrize('family', SMALLEST)
+def test_a_converted_file_stays_as_it_is(golden, family, form):
+    once = convert(golden(SMALLEST[family]).state(torch.float32))
+    state = once.state_dict
+    if form == 'dense':
+        backbone = {**once.variant.backbone, 'out_indices': (0, 1, 2, 3)}
+        state = {f'backbone.{k}': v for k, v in build(backbone).state_dict().items()}
+    again = convert(state)
     assert again.variant.config == once.variant.config
-    assert again.state_dict.keys() == once.state_dict.keys()
+    assert again.state_dict.keys() == state.keys()
+    assert all(torch.equal(again.state_dict[key], value) for key, value in state.items())
+
+
+def test_averaged_weights_of_mmengine():
+    """Its files hold the average as 'state_dict' and the raw weights as 'ema_state_dict'."""
+    average, raw = {'a': torch.ones(1)}, {'module.a': torch.zeros(1), 'steps': torch.tensor(3)}
+    file = dict(state_dict=average, ema_state_dict=raw)
+    assert pick_weights(file) == {'a': torch.zeros(1)}
+    assert pick_weights(file, ema=True) == {'a': torch.ones(1)}
+
+
+@pytest.mark.parametrize(
+    'clusters, config',
+    [
+        ((200, 200, 200, 0), 'configs/paca/paca_s_in1k.py'),
+        ((200, 200, 200, 200), 'configs/paca/paca_s_100_in1k.py'),
+        ((49, 49, 49, 0), 'configs/paca/paca_s_49_0_in1k.py'),
+    ],
+)
+def test_variant_of_a_segmentor(clusters, config):
+    """Several ablations are one network when they have 200 clusters: the plainest is named."""
+    with torch.device('meta'):
+        model = build(dict(type='mmdense.PaCaViT', arch='small', clusters=clusters))
+    state = {f'backbone.{k}': v for k, v in FAMILY['paca'].restore(model.state_dict()).items()}
+    assert convert(state).variant.config == config
 
 
 class TestBadInput:
@@ -234,6 +276,19 @@ class TestBadInput:
     def test_no_weights(self, fails):
         fails(dict(state_dict={}, epoch=3), 'no weights, but state_dict, epoch')
         fails([1, 2], 'no dict of tensors')
+        fails(dict(model='fcvit_b12', epoch=1), 'no weights, but model, epoch')
+        fails({0: torch.zeros(1)}, 'no weights, but 0')
+        fails(dict(state_dict_ema={'a': torch.zeros(1)}), '--ema reads the averaged weights')
+
+    def test_a_cluster_layer_that_does_not_fit(self, fails):
+        """In dense files only the number of clusters may differ."""
+        model = build(dict(type='mmdense.PaCaViT', arch='tiny'))
+        state = {f'backbone.{k}': v for k, v in FAMILY['paca'].restore(model.state_dict()).items()}
+        name = 'backbone.stage3.0.attn.clustering.clustering.4.weight'
+        ours = 'stages.2.blocks.0.attn.clustering.assign.weight'
+        fails(state | {name: torch.zeros(100, 7, 1, 1)}, f'{ours} (100, 7) for (100, 320)')
+        del state[name]
+        fails(state, f'1 missing ({ours})')
 
     def test_a_pickle_that_would_run_code(self, fails):
         fails(
@@ -249,6 +304,8 @@ class TestBadInput:
             assert code == 1 and message in err
         path = tmp_path / 'in.pth'
         torch.save(dict(model={'x': torch.zeros(1)}), path)
+        code, _, err = tool(tmp_path / 'none.pth', path)
+        assert code == 1 and 'does not exist' in err
         before = path.read_bytes()
         code, _, err = tool(path, path)
         assert code == 1 and 'published file itself' in err

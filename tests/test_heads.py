@@ -136,7 +136,12 @@ def test_three_maps_and_other_losses():
     assert head(make_maps(2)).shape == (2, NUM_CLASSES, 8, 12)
 
 
-def test_clusters_have_no_cost_of_their_own_in_prediction():
+def test_losses_need_names_of_their_own():
+    with pytest.raises(ValueError, match="both called 'loss_ce'"):
+        build_head(loss_cluster=dict(type='CrossEntropyLoss', loss_weight=0.2))
+
+
+def test_prediction_is_the_class_logits():
     """Prediction returns the class logits only."""
     head = build_head().eval()
     logits, clusters = head.get_logits(make_maps(1))

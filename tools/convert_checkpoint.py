@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.checkpoint import load_file
-from mmdense.engine.convert import EMA_ENTRIES, Conversion, convert, pick_weights
+from mmdense.engine.convert import Conversion, convert, has_averaged_weights, pick_weights
 from mmdense.engine.errors import UserError
 
 
@@ -54,15 +54,22 @@ def describe(conversion: Conversion) -> str:
     return '\n'.join(lines)
 
 
-def save(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Write the whole file or none: a file of that name is replaced at the end, at once."""
+def save(state: dict[str, torch.Tensor], meta: dict | None, path: Path) -> None:
+    """Write the whole file or none: a file of that name is replaced at the end, at once.
+
+    Of ``meta`` the classes stay, by which the toolboxes' ``init_model`` names predictions.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
     try:
         if path.suffix == '.safetensors':
             save_file({key: value.contiguous() for key, value in state.items()}, part)
         else:
-            torch.save({'state_dict': state}, part)
+            content = {'state_dict': state}
+            if meta:
+                kept = ('dataset_meta', 'CLASSES', 'PALETTE')
+                content['meta'] = {key: meta[key] for key in kept if key in meta}
+            torch.save(content, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -73,19 +80,18 @@ def main() -> None:
     dst = Path(args.dst)
     if dst.is_dir():
         raise UserError(f"'{dst}' is a folder; name the file to write")
-    if dst.exists() and dst.samefile(args.src):
+    if dst.exists() and Path(args.src).exists() and dst.samefile(args.src):
         raise UserError(f"'{dst}' is the published file itself; choose another name")
     checkpoint = load_file(args.src)
     try:
         conversion = convert(pick_weights(checkpoint, ema=args.ema))
     except UserError as error:
         raise UserError(f"'{args.src}': {error}") from error
-    save(conversion.state_dict, dst)
+    save(conversion.state_dict, checkpoint.get('meta'), dst)
     print(describe(conversion))
     print(f"{len(conversion.state_dict)} tensors written to '{dst}'")
-    averaged = [entry for entry in EMA_ENTRIES if checkpoint.get(entry) is not None]
-    if averaged and not args.ema:
-        print(f'the file also holds averaged weights ({averaged[0]}): --ema converts those')
+    if has_averaged_weights(checkpoint) and not args.ema:
+        print('the file also holds averaged weights: --ema converts those')
 
 
 if __name__ == '__main__':
