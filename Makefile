@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch test lint clean
+.PHONY: env data demo demo-scratch zoo test lint clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -16,6 +16,9 @@ demo: env
 
 demo-scratch: env
 	$(BIN)/python tools/demo.py --scratch
+
+zoo: env
+	$(BIN)/python tools/model_zoo.py --measure
 
 test: lint
 	$(BIN)/python -m pytest

@@ -140,16 +140,21 @@ def select_pretrained(
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     own = module.state_dict()
     kept = find_exempt(own, found, may_change_shape, may_be_absent)
-    found = {key: value for key, value in found.items() if key not in kept}
+    loaded = {key: value for key, value in found.items() if key not in kept}
     needed = {key: value for key, value in own.items() if key not in kept}
-    problem = describe_mismatch(find_mismatch(needed, found), len(needed))
+    problem = describe_mismatch(find_mismatch(needed, loaded), len(needed))
     if problem:
+        from .convert import identify  # which imports this module
+
         name = module.__class__.__name__
         hint = '' if found else f'; the file has {describe_prefixes(state)}'
+        held, wanted = identify(found), identify(own)
+        if held and wanted and held != wanted:
+            hint = f'; the file is of {held}, the config wants {wanted}'
         raise UserError(
             f"'{checkpoint}' (prefix '{prefix}') does not hold this {name}: {problem}{hint}"
         )
-    return found
+    return loaded
 
 
 def find_exempt(

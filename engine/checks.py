@@ -37,6 +37,7 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     check_processes()
     check_data(cfg, loaders)
     model = check_model(cfg)
+    check_channels(cfg.model)
     if 'train_dataloader' in loaders:
         check_pretrained(model)
     if cfg.get('load_from'):
@@ -104,6 +105,48 @@ def check_model(cfg: Config) -> nn.Module:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             message = f'{frame.line} ({frame.filename}:{frame.lineno})'
         raise UserError(f'the model of this config cannot be built: {message}') from error
+
+
+def check_channels(model: dict) -> None:
+    """Neck and heads of a model's config take as many channels as its backbone gives."""
+    backbone = {k: v for k, v in model.get('backbone', {}).items() if k != 'init_cfg'}
+    try:
+        with torch.device('meta'):
+            maps = MODELS.build(backbone)(torch.empty(1, backbone.get('in_channels', 3), 64, 64))
+        given = [feature.shape[1] for feature in maps]
+    except Exception:  # whatever a backbone of others cannot do without numbers: no verdict
+        return
+    for name, wanted, indices in find_consumers(model, len(given)):
+        if any(not -len(given) <= i < len(given) for i in indices):
+            raise UserError(f'{name} uses maps {indices} of a backbone that gives {len(given)}')
+        if wanted != [given[i] for i in indices]:
+            raise UserError(
+                f'{name} takes {wanted} channels, but the backbone gives '
+                f'{[given[i] for i in indices]}: mend its in_channels'
+            )
+
+
+def find_consumers(model: dict, num_maps: int) -> Iterator[tuple[str, list[int], list[int]]]:
+    """What reads the backbone's maps: its name, the channels it takes, and of which maps."""
+    necks = model.get('neck') or []
+    for neck in necks if isinstance(necks, list) else [necks]:
+        channels = neck.get('in_channels') or neck.get('embed_dim')
+        if channels:
+            every = list(range(num_maps))
+            yield (
+                'neck',
+                list(channels) if not isinstance(channels, int) else [channels] * num_maps,
+                every,
+            )
+            return
+    for name in ('head', 'decode_head', 'auxiliary_head'):
+        heads = model.get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            channels = head.get('in_channels')
+            if isinstance(channels, int):
+                yield name, [channels], [head.get('in_index', -1)]
+            elif channels:
+                yield name, list(channels), list(head.get('in_index', range(len(channels))))
 
 
 def check_pretrained(model: nn.Module) -> None:

@@ -409,6 +409,21 @@ def convert(state: State) -> Conversion:
     return Conversion(result | convert_head(outside), variant, reshaped)
 
 
+def identify(state: State) -> str | None:
+    """The config of the published backbone with these tensors, if it is one.
+
+    Args:
+        state: A backbone's, in this project's names.
+    """
+    found = []
+    for family in FAMILIES:
+        for variant in published_variants(family.configs):
+            if not any(variant.mismatch(state, dense=True).values()):
+                reshaped = variant.mismatch(state, dense=False)['of another shape']
+                found.append((len(reshaped), len(variant.config), variant.config))
+    return Path(min(found)[-1]).stem if found else None
+
+
 def convert_head(state: State, head: str = 'decode_head.') -> State:
     """What is not the backbone: PaCa's segmentation head is renamed, all else stays as it is."""
     inside = {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}

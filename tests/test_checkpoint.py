@@ -133,3 +133,21 @@ def test_initializers_and_a_pretrained_file_in_one_list(classifier_file):
 def test_other_addresses_are_refused():
     with pytest.raises(UserError, match='only files and http'):
         load_file('s3://bucket/model.pth')
+
+
+def test_a_file_of_another_variant_is_refused_with_both_names(tmp_path):
+    with torch.device('meta'):
+        tiny = MODELS.build(dict(type='mmdense.PaCaViT', arch='tiny'))
+    state = {f'backbone.{k}': torch.zeros(v.shape) for k, v in tiny.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'paca.pth')
+    with torch.device('meta'):
+        small = MODELS.build(
+            dict(type='mmdense.PaCaViT', arch='small', clusters=(200, 200, 200, 0))
+        )
+    with pytest.raises(UserError, match='is of paca_t_in1k, the config wants paca_s_in1k'):
+        load_pretrained(
+            small,
+            tmp_path / 'paca.pth',
+            prefix='backbone.',
+            may_change_shape=small.may_change_shape,
+        )

@@ -4,48 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
+from mmdense.engine.complexity import measure
+from mmdense.tools.model_zoo import get_shape, metafiles, pages
 
 ROOT = Path(mmdense.__file__).parent
-CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py'))
+CONFIGS = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 
-# Millions of parameters of the published networks (the authors' code, counted).
-PARAMS = {
-    'paca_t_in1k': 12.201,
-    'paca_s_in1k': 22.038,
-    'paca_b_in1k': 46.911,
-    'paca_t_teacher_in1k': 12.484,
-    'paca_s_teacher_in1k': 21.075,
-    'paca_b_teacher_in1k': 47.659,
-    'paca_s_mlp_in1k': 22.637,
-    'paca_s_2_0_in1k': 21.978,
-    'paca_s_49_0_in1k': 22.007,
-    'paca_s_49_100_in1k': 22.228,
-    'paca_s_100_49_in1k': 22.211,
-    'paca_s_100_in1k': 22.245,
-    'paca_s_blockwise_in1k': 24.192,
-    'groupmixformer_m_in1k': 5.733,
-    'groupmixformer_t_in1k': 10.949,
-    'groupmixformer_s_in1k': 22.421,
-    'groupmixformer_b_in1k': 45.827,
-    'groupmixformer_l_in1k': 71.834,
-    'fcvit_tiny_in1k': 4.785,
-    'fcvit_b12_in1k': 14.702,
-    'fcvit_b24_in1k': 26.960,
-    'fcvit_b48_in1k': 51.477,
-    'msf_s_in1k': 23.728,
-    'msf_s_g2_in1k': 20.189,
-    'msf_s_orig_in1k': 21.959,
-    'msf_s_orig_g2_in1k': 19.305,
-    'mask_rcnn_paca_t_1x': 31.97,
-    'mask_rcnn_paca_s_1x': 41.81,
-    'mask_rcnn_paca_b_1x': 66.61,
-    'upernet_paca_t_160k': 41.56,
-    'upernet_paca_s_160k': 51.40,
-    'upernet_paca_b_160k': 77.18,
+ENTRIES = {
+    entry['Config']: entry
+    for metafile in metafiles()
+    for entry in yaml.safe_load(metafile.read_text())['Models']
 }
 
 
@@ -56,16 +29,74 @@ def build(cfg: Config) -> torch.nn.Module:
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_config_builds(path):
+    """With the parameters that its metafile and its docstring state."""
     cfg = Config.fromfile(path)
     model = build(cfg)
     assert type(model.backbone).__module__.startswith('mmdense.')
-    if path.parent.name != 'digits':
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        assert millions == pytest.approx(PARAMS[path.stem], abs=0.006)
+    if path.parent.name == 'digits':
+        return
+    entry = ENTRIES[f'configs/{path.parent.name}/{path.name}']
+    assert entry['Name'] == path.stem
+    params = sum(p.numel() for p in model.parameters())
+    assert params == pytest.approx(entry['Metadata']['Parameters'], rel=0.005)
+    assert f'Parameters: {params / 1e6:.2f} M' in ' '.join(path.read_text().split())
+    assert f'bash tools/dist_train.sh configs/{path.parent.name}/{path.name} 8' in path.read_text()
+    assert cfg.auto_scale_lr.base_batch_size in (16, 512, 1024)
 
 
-def test_published_configs_are_all_here():
-    assert {p.stem for p in CONFIGS if p.parent.name != 'digits'} == set(PARAMS)
+def test_every_config_is_in_a_metafile():
+    own = {f'configs/{p.parent.name}/{p.name}' for p in CONFIGS if p.parent.name != 'digits'}
+    assert own == ENTRIES.keys()
+
+
+# The authors' own counts, in millions.
+COUNTED = {
+    'paca_s_blockwise_in1k': 24.192,
+    'paca_b_teacher_in1k': 47.659,
+    'groupmixformer_l_in1k': 71.834,
+    'fcvit_b48_in1k': 51.477,
+    'msf_s_g2_in1k': 20.189,
+    'mask_rcnn_paca_s_mlp_1x': 42.41,
+    'mask_rcnn_paca_b_teacher_1x': 67.35,
+    'mask_rcnn_fcvit_b24_1x': 46.62,
+    'upernet_paca_b_160k': 77.18,
+    'paca_head_paca_t_160k': 13.33,
+    'paca_head_paca_b_teacher_160k': 48.76,
+    'paca_head_paca_s_blockwise_160k': 25.78,
+}
+
+
+@pytest.mark.parametrize('name', COUNTED)
+def test_measured_parameters_are_the_authors(name):
+    (entry,) = [e for e in ENTRIES.values() if e['Name'] == name]
+    assert entry['Metadata']['Parameters'] / 1e6 == pytest.approx(COUNTED[name], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    'name', ['paca_t_in1k', 'fcvit_b12_in1k', 'mask_rcnn_msf_s_1x', 'retinanet_paca_s_1x']
+)
+def test_metafile_macs_are_what_is_measured(name):
+    (entry,) = [e for e in ENTRIES.values() if e['Name'] == name]
+    counted = measure(Config.fromfile(ROOT / entry['Config']), get_shape(entry))
+    assert counted.macs == pytest.approx(entry['Metadata']['FLOPs'], rel=1e-3)
+
+
+def test_zoo_pages_are_fresh():
+    """Run `make zoo` after a change of a metafile."""
+    for path, text in pages():
+        assert path.read_text() == text, path
+
+
+def test_pretrained_files_are_named_after_their_configs():
+    names = {p.stem for p in CONFIGS}
+    for path in CONFIGS:
+        init_cfg = Config.fromfile(path).model.backbone.get('init_cfg')
+        if init_cfg and path.parent.name != 'digits':
+            assert init_cfg.prefix == 'backbone.'
+            file = Path(init_cfg.checkpoint)
+            assert file.parent == Path('checkpoints') and file.stem in names
+            variant = Config.fromfile(path.parent / f'{file.stem}.py').model.backbone
+            assert variant.arch == Config.fromfile(path).model.backbone.arch
 
 
 def test_coco_recipe():

@@ -5,7 +5,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from mmdense.engine import launch
-from mmdense.engine.checks import check_data, check_model, find_datasets
+from mmdense.engine.checks import check_channels, check_data, check_model, find_datasets
+from mmdense.engine.convert import config_root
 from mmdense.engine.errors import UserError, last_line
 from mmdense.engine.tta import enable_tta
 
@@ -68,3 +69,63 @@ def test_cpu_amp_runs_in_bfloat16():
     before = layer.weight.clone()
     wrapper.update_params(out.float().square().mean())
     assert layer.weight.dtype == torch.float32 and not torch.equal(layer.weight, before)
+
+
+class TestChannels:
+    """A neck or head that does not fit its backbone is named with both sides' channels."""
+
+    def check(self, path: str, **changes: object) -> None:
+        cfg = Config.fromfile(config_root() / f'{path}.py')
+        cfg.merge_from_dict(changes)
+        check_channels(cfg.model)
+
+    @pytest.mark.parametrize(
+        'path',
+        [
+            'paca/mask_rcnn_paca_s_1x',
+            'paca/upernet_paca_b_160k',
+            'fcvit/fcvit_b12_in1k',
+            'msf/msf_s_in1k',
+            'msf/mask_rcnn_msf_s_1x',
+            'msf/paca_head_msf_s_160k',
+            'groupmixformer/retinanet_groupmixformer_s_1x',
+            'fcvit/mask2former_fcvit_b12_160k',
+        ],
+    )
+    def test_published_configs_fit(self, path):
+        self.check(path)
+
+    @pytest.mark.parametrize(
+        'path, change, message',
+        [
+            (
+                'paca/mask_rcnn_paca_s_1x',
+                {'model.backbone.arch': 'base'},
+                r'neck takes \[96, 192, 320, 384\] channels, but the backbone gives '
+                r'\[96, 192, 384, 512\]',
+            ),
+            (
+                'paca/upernet_paca_b_160k',
+                {'model.auxiliary_head.in_channels': 320},
+                r'auxiliary_head takes \[320\] channels, but the backbone gives \[384\]',
+            ),
+            (
+                'groupmixformer/groupmixformer_s_in1k',
+                {'model.head.in_channels': 384},
+                r'head takes \[384\] channels, but the backbone gives \[320\]',
+            ),
+            (
+                'fcvit/paca_head_fcvit_b12_160k',
+                {'model.backbone.out_indices': (0, 1, 2)},
+                r'decode_head uses maps \[0, 1, 2, 3\] of a backbone that gives 3',
+            ),
+            (
+                'msf/upernet_msf_s_160k',
+                {'model.neck.embed_dim': 768},
+                r'neck takes \[768, 768, 768, 768\] channels',
+            ),
+        ],
+    )
+    def test_mismatch(self, path, change, message):
+        with pytest.raises(UserError, match=message):
+            self.check(path, **change)

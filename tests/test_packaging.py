@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmdense
 
@@ -38,7 +39,7 @@ def test_contents(wheel):
         assert f'mmdense/{part}' in names
     for folder in ('configs', 'tools'):
         for path in (ROOT / folder).rglob('*'):
-            if path.suffix in ('.py', '.sh'):
+            if path.suffix in ('.py', '.sh', '.yml'):
                 assert f'mmdense/.mim/{path.relative_to(ROOT)}' in names
     assert not any(name.startswith(('mmdense/tests', 'mmdense/build')) for name in names)
 
@@ -60,3 +61,13 @@ def test_configs_are_found_by_name(wheel, tmp_path):
         check=True,
     )
     assert result.stdout.split() == [str(tmp_path / 'site' / 'mmdense' / '__init__.py'), 'tiny']
+
+
+def test_model_index_leads_to_every_config(wheel, tmp_path):
+    """As mim looks a model up: model-index.yml, the metafile, the config."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    root = tmp_path / 'mmdense' / '.mim'
+    index = yaml.safe_load((root / 'model-index.yml').read_text())
+    models = [m for f in index['Import'] for m in yaml.safe_load((root / f).read_text())['Models']]
+    assert len(models) == len({m['Name'] for m in models}) > 80
+    assert all((root / model['Config']).is_file() for model in models)

@@ -2,8 +2,8 @@
 
     bash tools/dist_train.sh configs/fcvit/fcvit_b12_in1k.py 8
 
-Parameters: 14.70 M. Published (paper, ImageNet table): top-1 80.9, 14 M parameters
-(of 2^20).
+Parameters: 14.70 M; 2.65 GMACs. Published (paper, ImageNet table): top-1 80.9, 14 M parameters (of
+2^20).
 """
 
 _base_ = '_base_/fcvit_in1k.py'

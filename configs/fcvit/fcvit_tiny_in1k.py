@@ -2,8 +2,8 @@
 
     bash tools/dist_train.sh configs/fcvit/fcvit_tiny_in1k.py 8
 
-Parameters: 4.79 M. Published (paper, ImageNet table): top-1 74.9, 4.6 M parameters
-(of 2^20).
+Parameters: 4.78 M; 0.90 GMACs. Published (paper, ImageNet table): top-1 74.9, 4.6 M parameters (of
+2^20).
 """
 
 _base_ = '_base_/fcvit_in1k.py'

@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/msf/msf_s_g2_in1k.py 8 --amp
 
-Parameters: 20.19 M. Published (paper, ImageNet table): top-1 79.55, 20.14 M parameters
+Parameters: 20.19 M; 4.23 GMACs. Published (paper, ImageNet table): top-1 79.55, 20.14 M parameters
 (without biases and norms).
 """
 

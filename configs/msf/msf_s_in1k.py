@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/msf/msf_s_in1k.py 8 --amp
 
-Parameters: 23.73 M. Published (paper, ImageNet table): top-1 79.79, 23.68 M parameters
+Parameters: 23.73 M; 4.92 GMACs. Published (paper, ImageNet table): top-1 79.79, 23.68 M parameters
 (without biases and norms).
 """
 

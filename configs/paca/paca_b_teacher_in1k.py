@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/paca/paca_b_teacher_in1k.py 8 --amp
 
-Parameters: 47.66 M. Published (paper, ImageNet table): 9.7 GFLOPs, top-1 84.22, 46.7 M
+Parameters: 47.66 M; 9.77 GMACs. Published (paper, ImageNet table): 9.7 GFLOPs, top-1 84.22, 46.7 M
 parameters (the released code counts 47.7 M).
 """
 

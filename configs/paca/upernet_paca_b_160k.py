@@ -2,15 +2,19 @@
 
     bash tools/dist_train.sh configs/paca/upernet_paca_b_160k.py 8
 
-Parameters: 77.18 M. Published (paper, ADE20K table): 264.1 GFLOPs at 512 x 512,
-mIoU 49.67 (single scale).
+Parameters: 77.18 M; 263.8 GMACs at 512 x 512. Published (paper, ADE20K table): 77.2 M, 264.1 GFLOPs
+at 512 x 512, mIoU 49.67 (single scale).
 """
 
-_base_ = '_base_/upernet_paca.py'
+_base_ = '../_base_/upernet.py'
 
 model = dict(
     backbone=dict(
+        _delete_=True,
+        type='mmdense.PaCaViT',
         arch='base',
+        clusters=(200, 200, 200, 0),
+        drop_path_rate=0.1,
         init_cfg=dict(
             type='Pretrained', checkpoint='checkpoints/paca_b_in1k.pth', prefix='backbone.'
         ),

@@ -1,7 +1,8 @@
 """FCViT on ImageNet-1K: the recipe that every size shares.
 
 Batch 1024 (8 GPUs x 128), AdamW with a learning rate of 1e-3 and weight decay 0.05, 300 epochs of
-cosine decay after warm-up, RandAugment, random erasing, mixup 0.8, cutmix 1.0, label smoothing 0.1.
+cosine decay to 1e-6 after 5 of warm-up, RandAugment, random erasing, mixup 0.8, cutmix 1.0, label
+smoothing 0.1. Tested on a crop of 0.9 of the shorter side, 0.95 for B24 and B48.
 """
 
 _base_ = [
@@ -22,3 +23,8 @@ model = dict(
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5, end=300),
+]

@@ -1,0 +1,23 @@
+"""UperNet, FCViT-b24, ADE20K, 160k iterations.
+
+    bash tools/dist_train.sh configs/fcvit/upernet_fcvit_b24_160k.py 8
+
+Parameters: 56.94 M; 237.0 GMACs at 512 x 512. No published run; the recipe is that of
+configs/_base_/upernet.py.
+"""
+
+_base_ = '../_base_/upernet.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmdense.FCViT',
+        arch='b24',
+        layer_scale=1e-6,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='checkpoints/fcvit_b24_in1k.pth', prefix='backbone.'
+        ),
+    ),
+    decode_head=dict(in_channels=[64, 128, 320, 512]),
+    auxiliary_head=dict(in_channels=320),
+)

@@ -1,0 +1,156 @@
+"""One config of each family and method trains, evaluates, saves and resumes on digit scenes.
+
+The config's own model, optimizer, schedule and hooks, with the published widths but one or two
+blocks per stage; the digit scenes stand in for COCO, ADE20K and ImageNet.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+
+import mmdense
+from mmdense.data.digit_scenes import Sizes, generate
+from mmdense.engine import launch
+
+ROOT = Path(mmdense.__file__).parent
+SIZES = {'train': Sizes(scenes=4, crops=8), 'val': Sizes(scenes=2, crops=4)}
+CONFIGS = [
+    f'{family}/{name}'
+    for family, size in (('paca', 's'), ('groupmixformer', 's'), ('fcvit', 'b12'), ('msf', 's'))
+    for name in (
+        f'{family}_{size}_in1k',
+        f'mask_rcnn_{family}_{size}_1x',
+        f'cascade_mask_rcnn_{family}_{size}_1x',
+        f'retinanet_{family}_{size}_1x',
+        f'upernet_{family}_{size}_160k',
+        f'sem_fpn_{family}_{size}_40k',
+        f'paca_head_{family}_{size}_160k',
+        f'mask2former_{family}_{size}_160k',
+    )
+]
+DIGITS = {
+    'mmpretrain': 'paca_digits',
+    'mmdet': 'mask_rcnn_paca_digits',
+    'mmseg': 'upernet_paca_digits',
+}
+NUM_CLASSES = {'mmpretrain': 10, 'mmdet': 10, 'mmseg': 11}
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory) -> Path:
+    """A folder with a few digit scenes where the configs look for them."""
+    folder = tmp_path_factory.mktemp('place')
+    generate(folder / 'data' / 'digit_scenes', SIZES, seed=0)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def load(name: str) -> Config:
+    """The config, shallow, on the digit scenes, for two short epochs or iterations."""
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    digits = Config.fromfile(ROOT / 'configs' / 'digits' / f'{DIGITS[cfg.default_scope]}.py')
+    for key in ('val_dataloader', 'val_evaluator', 'test_dataloader', 'test_evaluator'):
+        cfg[key] = digits[key]
+    cfg.train_dataloader.dataset = digits.train_dataloader.dataset
+    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    if 'retinanet' in name:
+        cfg.val_evaluator.metric = 'bbox'
+        cfg.model.test_cfg.score_thr = 0.0  # an untrained one is sure of nothing
+    set_num_classes(cfg.model, NUM_CLASSES[cfg.default_scope])
+    cfg.model.data_preprocessor = {
+        **cfg.get('data_preprocessor', {}),
+        **cfg.model.get('data_preprocessor', {}),
+    }
+    if cfg.default_scope == 'mmpretrain':
+        cfg.data_preprocessor.num_classes = 10
+        cfg.model.pop('data_preprocessor')
+    if cfg.default_scope == 'mmseg':
+        cfg.model.data_preprocessor.size = (128, 128)
+    make_shallow(cfg.model.backbone)
+    cfg.model.backbone.pop('init_cfg', None)
+    if cfg.train_cfg.get('by_epoch', 'Epoch' in cfg.train_cfg.get('type', '')):
+        cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    else:
+        cfg.train_cfg.update(max_iters=2, val_interval=2)
+        cfg.default_hooks.checkpoint.interval = 2
+    cfg.work_dir = f'work_dirs/{Path(name).name}'
+    cfg.launcher = 'none'
+    cfg.experiment_name = Path(name).name
+    return cfg
+
+
+def set_num_classes(node: object, number: int) -> None:
+    """Every ``num_classes`` below a node, and the class weights that depend on it."""
+    if isinstance(node, dict):
+        if 'num_classes' in node:
+            node['num_classes'] = number
+        if isinstance(node.get('class_weight'), list):
+            node['class_weight'] = [1.0] * number + [0.1]
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            set_num_classes(child, number)
+
+
+def make_shallow(backbone: dict) -> None:
+    from mmengine.registry import MODELS
+
+    arch = MODELS.get(backbone['type']).get_arch(backbone['arch'])
+    if 'depths' in arch:
+        arch['depths'] = (1, 1, 2, 1)
+    else:
+        arch['num_layers'] = 4
+        if len(backbone.get('out_indices', ())) == 4:
+            backbone['out_indices'] = (0, 1, 2, 3)
+    backbone['arch'] = arch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_trains_evaluates_saves_and_resumes(name, place):
+    cfg = load(name)
+    runner = launch.build_runner(copy.deepcopy(cfg))
+    runner.train()
+    assert runner.iter >= 2
+    (saved,) = Path(cfg.work_dir).glob('[ei]*_[12].pth')
+    trained = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    metrics = [v for v in runner.message_hub.log_scalars if v.startswith('val/')]
+    assert any('bbox_mAP' in m or 'mIoU' in m or 'top1' in m for m in metrics)
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert torch.tensor(losses).isfinite().all()
+
+    launch.set_resume(cfg, 'auto')
+    cfg.experiment_name += '_resumed'
+    resumed = launch.build_runner(cfg)
+    resumed.load_or_resume()
+    assert resumed.iter == runner.iter and resumed._resume
+    for key, value in resumed.model.state_dict().items():
+        assert torch.equal(value, trained[key]), key
+    saved.unlink()
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if 'mask2former' not in n])
+def test_own_training_pipeline_runs(name, place):
+    """The augmentation of the recipe, on a digit scene."""
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    digits = Config.fromfile(ROOT / 'configs' / 'digits' / f'{DIGITS[cfg.default_scope]}.py')
+    dataset = digits.train_dataloader.dataset
+    if cfg.default_scope == 'mmseg':
+        dataset.reduce_zero_label = True  # as on ADE20K
+    dataset.pipeline = cfg.train_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        sample = DATASETS.build(dataset)[0]
+        assert Compose([TRANSFORMS.build(t) for t in dataset.pipeline])
+    assert sample['inputs'].dtype == torch.uint8 and sample['inputs'].shape[0] == 3
+    if cfg.default_scope == 'mmpretrain':
+        assert sample['inputs'].shape[1:] == (224, 224)
+    if cfg.default_scope == 'mmseg':
+        assert sample['inputs'].shape[1:] == sample['data_samples'].gt_sem_seg.shape
