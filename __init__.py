@@ -1,7 +1,7 @@
 """mmdense: published vision backbones for dense prediction on OpenMMLab.
 
-Importing the package makes the stack whole (see :mod:`mmdense.engine.compat`); the backbones
-themselves are imported by the registries when a config names one.
+Importing the package makes the stack whole (see :mod:`mmdense.engine.compat`) and registers the
+backbones, for the toolboxes by class name and for timm by variant.
 """
 
 from .engine import compat
@@ -9,3 +9,6 @@ from .engine import compat
 __version__ = '0.1.0'
 
 compat.apply()
+
+if __name__ == 'mmdense':  # pytest imports this file once more, as a package named like its folder
+    from . import backbones  # noqa: F401  (imports the toolboxes, so it comes after their mending)

@@ -290,6 +290,7 @@ class FCViT(BaseBackbone):
         if num_heads < 2:  # a map of one position and one head has no standard deviation
             raise ValueError(f'num_heads={num_heads}; the global context needs at least 2')
         self.with_cp = with_cp
+        self.embed_dims = tuple(dims)
         drop_paths = drop_path_rates(drop_path_rate, depths)
 
         def local_mixer(dim: int) -> LocalMixer:

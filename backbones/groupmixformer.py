@@ -217,6 +217,7 @@ class GroupMixFormer(BaseBackbone):
                 f'{NUM_HEADS} heads'
             )
         self.with_cp = with_cp
+        self.embed_dims = tuple(dims)
         drop_paths = drop_path_rates(drop_path_rate, depths)
 
         half = dims[0] // 2

@@ -499,6 +499,7 @@ class PaCaViT(BaseBackbone):
         if has_teacher and 0 in per_stage['clusters']:
             raise ValueError(f'a teacher needs clusters in every stage; got {clusters}')
         self.with_cp = with_cp
+        self.embed_dims = tuple(dims)
         self.mask_padding = mask_padding
         clusters = per_stage['clusters']
         drop_paths = drop_path_rates(drop_path_rate, depths)
