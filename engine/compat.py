@@ -35,17 +35,36 @@ def apply() -> None:
     """Mend operators and config look-up of this process; calling it again changes nothing."""
     if 'mmcv._ext' not in sys.modules and importlib.util.find_spec('mmcv._ext') is None:
         sys.modules['mmcv._ext'] = _TorchvisionOps()
+        from mmcv.ops import multi_scale_deform_attn
+
+        # Mask2Former: on a GPU too, take mmcv's formulation in PyTorch instead of its kernel.
+        multi_scale_deform_attn.IS_CUDA_AVAILABLE = False
     mend_config_lookup()
 
 
 def mend_config_lookup() -> None:
-    """Let ``package::path`` configs be found for packages whose distribution has another name."""
+    """Let ``package::path`` configs be found for packages whose distribution has another name.
+
+    What another config inherits from ``mmdense::`` stays in the scope of the toolbox that it is
+    written for: mmengine would look its models up in our registry, which has none of a toolbox's.
+    """
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
     installed = {dist.metadata['Name'] for dist in importlib.metadata.distributions()}
     for package in CONFIG_PACKAGES:
         if MODULE2PACKAGE.get(package) not in installed:
             MODULE2PACKAGE[package] = package
+
+    find = Config._get_cfg_path
+    if not hasattr(find, 'mended'):
+
+        def find_without_our_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+            path, scope = find(cfg_path, filename)
+            return path, None if scope == 'mmdense' else scope
+
+        find_without_our_scope.mended = True
+        Config._get_cfg_path = staticmethod(find_without_our_scope)
 
 
 class _TorchvisionOps(ModuleType):

@@ -1,9 +1,10 @@
-"""Hooks that the tools add to every run."""
+"""Hooks: two that the tools add to every run, and what a config may ask for."""
 
 from __future__ import annotations
 
 from mmengine.dist import all_reduce_dict, is_distributed
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..registry import HOOKS
@@ -73,3 +74,22 @@ class MeanLossHook(Hook):
         """Replace the scalars of ``outputs`` by their mean over the processes."""
         if outputs and is_distributed():
             all_reduce_dict(outputs, 'mean')
+
+
+@HOOKS.register_module()
+class CompileBackboneHook(Hook):
+    """Compiles the backbone, where a model spends most of its time.
+
+    mmengine's own ``compile=True`` compiles the whole training step, whose data structures
+    torch.compile cannot follow.
+
+    Args:
+        options: Of ``torch.compile``, e.g. ``dict(mode='max-autotune')``.
+    """
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+    def before_run(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.backbone.compile(**self.options)

@@ -134,6 +134,56 @@ def test_imagenet_recipe():
     assert cfg.model.backbone.drop_path_rate == 0.5
 
 
+def test_groupmixformer_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/groupmixformer/groupmixformer_b_in1k.py')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(5e-4 * 512 / 512)
+    assert cfg.train_dataloader.batch_size == 64 and cfg.auto_scale_lr.base_batch_size == 512
+    warm_up, cosine = cfg.param_scheduler
+    assert cfg.optim_wrapper.optimizer.lr * warm_up.start_factor == pytest.approx(5e-7)
+    assert (warm_up.end, cosine.eta_min, cosine.end) == (20, 5e-6, 300)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 5
+    assert cfg.model.backbone.drop_path_rate == 0.5
+
+
+def test_fcvit_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/fcvit/fcvit_b48_in1k.py')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-3)
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+    assert cfg.auto_scale_lr.base_batch_size == 1024 and cfg.train_cfg.max_epochs == 300
+    assert cfg.model.backbone.drop_path_rate == 0.2
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == 236  # a crop of 0.95
+    dense = Config.fromfile(ROOT / 'configs/fcvit/mask_rcnn_fcvit_b24_1x.py')
+    assert dense.optim_wrapper.optimizer.lr == 2e-4
+    assert dense.optim_wrapper.optimizer.weight_decay == 1e-4
+    assert not dense.optim_wrapper.paramwise_cfg and dense.model.backbone.layer_scale == 1e-6
+    dense = Config.fromfile(ROOT / 'configs/fcvit/sem_fpn_fcvit_b24_40k.py')
+    assert dense.optim_wrapper.optimizer.lr == 2e-4 and dense.train_cfg.max_iters == 40000
+    assert dense.param_scheduler[0].power == 0.9
+
+
+def test_msf_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/msf/msf_s_in1k.py')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-3)
+    assert cfg.train_cfg.max_epochs == 100 and cfg.optim_wrapper.clip_grad.max_norm == 1
+    assert cfg.param_scheduler[0].start_factor == 0.033 and cfg.param_scheduler[0].end == 10
+    assert (cfg.train_dataloader.sampler.type, cfg.train_dataloader.sampler.num_repeats) == (
+        'RepeatAugSampler',
+        3,
+    )
+    assert [augment.alpha for augment in cfg.model.train_cfg.augments] == [0.2, 0.2]
+    one_of_three = cfg.train_dataloader.dataset.pipeline[3].transforms
+    assert [t[0].type for t in one_of_three] == ['RandomGrayscale', 'Solarize', 'GaussianBlur']
+
+
+def test_paca_head_recipe():
+    cfg = Config.fromfile(ROOT / 'configs/paca/paca_head_paca_b_teacher_160k.py')
+    assert cfg.model.backbone.drop_path_rate == 0.5
+    assert cfg.model.backbone.clusters == (200, 200, 200, 200)
+    keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    assert keys['clustering.assign'].lr_mult == keys['head'].lr_mult == 10
+    assert keys.norm.decay_mult == 0
+
+
 def test_user_config_inherits_from_ours(tmp_path):
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'mmdense::paca/mask_rcnn_paca_s_1x.py'\n"
@@ -142,6 +192,17 @@ def test_user_config_inherits_from_ours(tmp_path):
     )
     model = build(Config.fromfile(tmp_path / 'mine.py'))
     assert model.roi_head.bbox_head.fc_cls.out_features == 4
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in CONFIGS if p.parent.name == 'fcvit'], ids=lambda p: p.stem
+)
+def test_inherited_configs_keep_their_toolbox(tmp_path, path):
+    """What is inherited builds as the config itself does: models, transforms, hooks."""
+    (tmp_path / 'mine.py').write_text(f"_base_ = 'mmdense::{path.parent.name}/{path.name}'\n")
+    mine, own = Config.fromfile(tmp_path / 'mine.py'), Config.fromfile(path)
+    assert "_scope_': 'mmdense'" not in str(mine.to_dict())
+    assert type(build(mine)) is type(build(own))
 
 
 BACKBONES = {  # as a user writes them

@@ -1,8 +1,12 @@
 """Small parts between config and runner."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS
 
 from mmdense.engine import launch
 from mmdense.engine.checks import check_channels, check_data, check_model, find_datasets
@@ -129,3 +133,38 @@ class TestChannels:
     def test_mismatch(self, path, change, message):
         with pytest.raises(UserError, match=message):
             self.check(path, **change)
+
+
+@pytest.mark.parametrize(
+    'path', ['paca/mask_rcnn_paca_t_1x', 'msf/upernet_msf_s_160k', 'fcvit/fcvit_tiny_in1k']
+)
+def test_layer_wise_learning_rates(path):
+    """In all three toolboxes: heads at the full rate, the stem at the lowest."""
+    cfg = Config.fromfile(config_root() / f'{path}.py')
+    cfg.model.backbone.pop('init_cfg', None)
+    model = check_model(cfg)
+    cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
+    cfg.optim_wrapper.paramwise_cfg = dict(layer_decay_rate=0.5)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    base = cfg.optim_wrapper.optimizer.lr
+    rates = {g['param_name']: g['lr'] for g in wrapper.param_groups if g['params']}
+    assert all(r == base for name, r in rates.items() if not name.startswith('backbone.'))
+    _, num_layers = model.backbone.get_layer_depth('backbone.x', 'backbone.')
+    assert min(rates.values()) == pytest.approx(base * 0.5 ** (num_layers - 1))
+    assert len(set(rates.values())) == num_layers
+
+
+def test_backbone_is_compiled_in_place():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Linear(2, 2)
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
+        calls.append(graph)
+        return graph.forward
+
+    hook = HOOKS.build(dict(type='mmdense.CompileBackboneHook', backend=backend))
+    names = list(model.state_dict())
+    hook.before_run(SimpleNamespace(model=model))
+    model.backbone(torch.ones(1, 2))
+    assert len(calls) == 1 and list(model.state_dict()) == names
