@@ -58,22 +58,28 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config of ``args`` with its overrides, launcher and work dir.
+def read_config(path: str, options: dict | None = None) -> Config:
+    """A config file with overrides.
 
     Raises:
-        UserError: When the file is missing or is not a config.
+        UserError: When the file is missing or is not a config, or the overrides do not fit.
     """
-    if not Path(args.config).is_file():
-        raise UserError(f"config '{args.config}' does not exist; configs/ holds those of mmdense")
+    if not Path(path).is_file():
+        raise UserError(f"config '{path}' does not exist; configs/ holds those of mmdense")
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = Config.fromfile(path)
     except Exception as error:
-        raise UserError(f"config '{args.config}' cannot be read: {last_line(error)}") from error
+        raise UserError(f"config '{path}' cannot be read: {last_line(error)}") from error
     try:
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg.merge_from_dict(options or {})
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise UserError(f'--cfg-options do not fit this config: {last_line(error)}') from error
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config of ``args`` with its overrides, launcher and work dir; raises as read_config."""
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -1,0 +1,167 @@
+"""Counts equal those of the authors' code, and what the papers print."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmdense
+from mmdense.backbones.msf import Attention
+from mmdense.engine.complexity import measure
+from mmdense.engine.convert import config_root
+
+ROOT = Path(mmdense.__file__).parent
+
+# The authors' code at 224 x 224, in 1e9: convolutions, linear layers and every matrix product.
+MACS = {
+    'paca/paca_t': 3.219,
+    'paca/paca_s': 5.501,
+    'paca/paca_b': 9.537,
+    'paca/paca_s_mlp': 5.864,
+    'paca/paca_s_teacher': 5.482,
+    'paca/paca_b_teacher': 9.771,
+    'paca/paca_t_teacher': 3.424,
+    'paca/paca_s_2_0': 4.640,
+    'paca/paca_s_49_0': 5.053,
+    'paca/paca_s_49_100': 5.273,
+    'paca/paca_s_100_49': 5.336,
+    'paca/paca_s_100': 5.568,
+    'paca/paca_s_blockwise': 6.103,
+    'groupmixformer/groupmixformer_m': 1.333,
+    'groupmixformer/groupmixformer_t': 3.686,
+    'groupmixformer/groupmixformer_s': 5.133,
+    'groupmixformer/groupmixformer_b': 17.428,
+    'groupmixformer/groupmixformer_l': 38.068,
+    'fcvit/fcvit_tiny': 0.902,
+    'fcvit/fcvit_b12': 2.645,
+    'fcvit/fcvit_b24': 5.059,
+    'fcvit/fcvit_b48': 9.885,
+    'msf/msf_s_orig': 4.574,
+    'msf/msf_s': 4.921,
+    'msf/msf_s_g2': 4.227,
+}
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(config_root() / f'{name}.py')
+
+
+@pytest.mark.parametrize('name', MACS)
+def test_classifiers(name):
+    found = measure(load(f'{name}_in1k'), (224, 224))
+    assert found.macs / 1e9 == pytest.approx(MACS[name], rel=1e-3, abs=6e-4)
+    assert sum(part.macs for part in found.parts.values()) == found.macs
+    assert sum(part.params for part in found.parts.values()) == found.params
+
+
+def published(data: str) -> dict[str, float]:
+    """Config -> published FLOPs in 1e9, of PaCa-ViT's table."""
+    entries = yaml.safe_load((config_root() / 'paca' / 'metafile.yml').read_text())['Models']
+    return {
+        entry['Config'].removeprefix('configs/').removesuffix('.py'): float(
+            entry['Published']['FLOPs'].split()[0]
+        )
+        for entry in entries
+        if entry['Metadata']['Training Data'] == data and 'FLOPs' in entry.get('Published', {})
+    }
+
+
+@pytest.mark.parametrize('name, flops', published('COCO').items())
+def test_detectors_as_published(name, flops):
+    found = measure(load(name), (800, 1280))
+    assert found.original['flops'] == pytest.approx(flops, rel=0.01)
+
+
+@pytest.mark.parametrize('name, flops', published('ADE20K').items())
+def test_segmentors_as_published(name, flops):
+    found = measure(load(name), (512, 512))
+    assert found.original['flops'] == pytest.approx(flops, rel=0.01)
+
+
+def test_published_conventions():
+    found = measure(load('groupmixformer/groupmixformer_t_in1k'), (224, 224)).original
+    assert found['flops'] == pytest.approx(3.72, abs=0.005)
+    assert measure(load('fcvit/fcvit_b48_in1k'), (224, 224)).original['params'] == pytest.approx(
+        49.1, abs=0.05
+    )
+    for name, params in (('msf_s', 23.68), ('msf_s_g2', 20.14), ('msf_s_orig', 21.91)):
+        found = measure(load(f'msf/{name}_in1k'), (224, 224)).original
+        assert found['params'] == pytest.approx(params, abs=0.005)
+
+
+def test_counter_closed_form_and_meta_agree():
+    """One mean-shift attention layer: projections N (4 + 1) D^2, products 2 N^2 D."""
+    tokens, dim = 50, 64
+    layer = Attention(dim, num_heads=4, kind='msf', groups=1, order='interleave')
+    counts = []
+    for device in ('cpu', 'meta'):
+        layer = layer.to(device) if device == 'cpu' else nn.Module.to(layer, device)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            layer(torch.empty(1, tokens, dim, device=device))
+        counts.append(counter.get_total_flops() // 2)
+    assert counts == [5 * tokens * dim**2 + 2 * tokens**2 * dim] * 2
+
+
+class TestTool:
+    @pytest.fixture
+    def run(self, monkeypatch, capsys):
+        def call(*args: str) -> tuple[object, str]:
+            monkeypatch.setattr(sys, 'argv', ['get_flops.py', *args])
+            try:
+                runpy.run_path(str(ROOT / 'tools' / 'get_flops.py'), run_name='__main__')
+            except SystemExit as error:
+                return error.code, capsys.readouterr().out
+            return 0, capsys.readouterr().out
+
+        return call
+
+    def test_json(self, run):
+        config = str(config_root() / 'paca' / 'paca_t_in1k.py')
+        code, out = run(config, '--json', '--convention', 'original')
+        found = json.loads(out)
+        assert code == 0 and found['shape'] == [224, 224]
+        assert found['params'] == 12200680
+        assert found['macs'] / 1e9 == pytest.approx(3.219, abs=6e-4)
+        assert found['modules'].keys() == {'backbone', 'head'}
+        assert found['torch'] == torch.__version__ and 'flop_counter' in found['counter']
+        assert found['original'].keys() == {'params', 'flops'} and found['activations'] > 1e7
+
+    def test_table(self, run):
+        config = str(config_root() / 'paca' / 'mask_rcnn_paca_t_1x.py')
+        code, out = run(config, '--shape', '256', '320')
+        assert code == 0
+        for text in ('backbone', 'neck', 'rpn_head', 'roi_head', '256 x 320', '1000 regions'):
+            assert text in out
+
+    def test_modules(self, run):
+        config = str(config_root() / 'fcvit' / 'fcvit_tiny_in1k.py')
+        _, out = run(config, '--json', '--by-module')
+        modules = json.loads(out)['modules']
+        assert (
+            modules['backbone.stages.0.blocks.0.token_mixer.0.dwconv']['macs'] == 56 * 56 * 32 * 121
+        )
+
+    @pytest.mark.parametrize(
+        'args, message',
+        [
+            (('nothing.py',), 'does not exist'),
+            ((str(ROOT / 'configs/_base_/ema.py'),), 'no config of a classifier'),
+            ((str(ROOT / 'configs/paca/paca_t_in1k.py'), '--shape', '8'), 'at least 32'),
+            (
+                (str(ROOT / 'configs/paca/paca_t_in1k.py'), '--shape', '64', '64', '64'),
+                'one or two',
+            ),
+        ],
+    )
+    def test_bad_input(self, run, args, message):
+        code, out = run(*args)
+        assert message in code and '\n' not in code and not out
