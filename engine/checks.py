@@ -37,7 +37,7 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     check_processes()
     check_data(cfg, loaders)
     model = check_model(cfg)
-    check_channels(cfg.model)
+    check_channels(cfg)
     if 'train_dataloader' in loaders:
         check_pretrained(model)
     if cfg.get('load_from'):
@@ -107,11 +107,13 @@ def check_model(cfg: Config) -> nn.Module:
         raise UserError(f'the model of this config cannot be built: {message}') from error
 
 
-def check_channels(model: dict) -> None:
-    """Neck and heads of a model's config take as many channels as its backbone gives."""
+def check_channels(cfg: Config) -> None:
+    """Neck and heads of a config take as many channels as its backbone gives."""
+    model = cfg.model
     backbone = {k: v for k, v in model.get('backbone', {}).items() if k != 'init_cfg'}
     try:
-        with torch.device('meta'):
+        scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
+        with scope, torch.device('meta'):
             maps = MODELS.build(backbone)(torch.empty(1, backbone.get('in_channels', 3), 64, 64))
         given = [feature.shape[1] for feature in maps]
     except Exception:  # whatever a backbone of others cannot do without numbers: no verdict

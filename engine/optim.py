@@ -18,8 +18,8 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
 
     mmpretrain's constructor, which asks the whole model for the depth of a parameter; detectors and
     segmentors have no answer, their backbone has. ``paramwise_cfg`` is that constructor's:
-    ``layer_decay_rate``, ``norm_decay_mult``, ``bias_decay_mult``, ``custom_keys`` without
-    ``lr_mult``.
+    ``layer_decay_rate``, ``norm_decay_mult``, ``bias_decay_mult``, ``custom_keys``, whose
+    ``lr_mult`` counts here too.
 
     Raises:
         UserError: When the backbone does not say how deep a parameter lies.
@@ -42,3 +42,6 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
                 )
             get_layer_depth = partial(backbone.get_layer_depth, prefix='backbone.')
         super().add_params(params, module, prefix, get_layer_depth=get_layer_depth)
+        if prefix == '':
+            for group in params:
+                group['lr'] *= group.pop('lr_mult', 1.0)

@@ -81,7 +81,7 @@ class TestChannels:
     def check(self, path: str, **changes: object) -> None:
         cfg = Config.fromfile(config_root() / f'{path}.py')
         cfg.merge_from_dict(changes)
-        check_channels(cfg.model)
+        check_channels(cfg)
 
     @pytest.mark.parametrize(
         'path',
@@ -134,6 +134,33 @@ class TestChannels:
         with pytest.raises(UserError, match=message):
             self.check(path, **change)
 
+    def test_backbones_of_the_toolboxes_too(self, tmp_path):
+        (tmp_path / 'mine.py').write_text(
+            "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
+            'model = dict(neck=dict(in_channels=[1, 2, 3, 4]))\n'
+        )
+        with pytest.raises(UserError, match=r'the backbone gives \[256, 512, 1024, 2048\]'):
+            check_channels(Config.fromfile(tmp_path / 'mine.py'))
+
+
+def test_paca_head_learns_ten_times_as_fast():
+    """And the last cluster layers of the blocks; nothing else, in any family."""
+    for path, clusters in (
+        ('paca/paca_head_paca_t_160k', 3),
+        ('paca/paca_head_paca_s_mlp_160k', 0),
+        ('fcvit/paca_head_fcvit_b12_160k', 0),
+    ):
+        cfg = Config.fromfile(config_root() / f'{path}.py')
+        cfg.model.backbone.pop('init_cfg', None)
+        model = check_model(cfg)
+        names = {id(p): name for name, p in model.named_parameters()}
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+        fast = {names[id(p)] for g in groups for p in g['params'] if g['lr'] == pytest.approx(6e-4)}
+        head = {name for name in fast if name.startswith('decode_head.')}
+        assert head == {n for n in names.values() if n.startswith('decode_head.')}
+        assert len(fast - head) == clusters
+        assert all('clustering.assign' in name for name in fast - head)
+
 
 @pytest.mark.parametrize(
     'path', ['paca/mask_rcnn_paca_t_1x', 'msf/upernet_msf_s_160k', 'fcvit/fcvit_tiny_in1k']
@@ -152,6 +179,16 @@ def test_layer_wise_learning_rates(path):
     _, num_layers = model.backbone.get_layer_depth('backbone.x', 'backbone.')
     assert min(rates.values()) == pytest.approx(base * 0.5 ** (num_layers - 1))
     assert len(set(rates.values())) == num_layers
+
+
+def test_layer_wise_learning_rates_keep_multipliers():
+    cfg = Config.fromfile(config_root() / 'paca/paca_head_paca_t_160k.py')
+    cfg.model.backbone.pop('init_cfg', None)
+    cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
+    cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.5
+    groups = build_optim_wrapper(check_model(cfg), cfg.optim_wrapper).param_groups
+    rates = {g['param_name']: g['lr'] for g in groups if g['params']}
+    assert rates['decode_head.conv_seg.weight'] == pytest.approx(6e-4)
 
 
 def test_backbone_is_compiled_in_place():

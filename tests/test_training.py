@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
@@ -137,7 +136,7 @@ def test_trains_evaluates_saves_and_resumes(name, place):
     saved.unlink()
 
 
-@pytest.mark.parametrize('name', [n for n in CONFIGS if 'mask2former' not in n])
+@pytest.mark.parametrize('name', CONFIGS)
 def test_own_training_pipeline_runs(name, place):
     """The augmentation of the recipe, on a digit scene."""
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
@@ -148,7 +147,6 @@ def test_own_training_pipeline_runs(name, place):
     dataset.pipeline = cfg.train_dataloader.dataset.pipeline
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         sample = DATASETS.build(dataset)[0]
-        assert Compose([TRANSFORMS.build(t) for t in dataset.pipeline])
     assert sample['inputs'].dtype == torch.uint8 and sample['inputs'].shape[0] == 3
     if cfg.default_scope == 'mmpretrain':
         assert sample['inputs'].shape[1:] == (224, 224)

@@ -1,6 +1,6 @@
 """160k iterations of AdamW 6e-5 with a batch of 16; 1500 of warm-up, then linear decay to 0.
 
-Weight decay 0.01, none on norms.
+Weight decay 0.01, none on parameters with `norm` in their name, as the authors of PaCa-ViT have it.
 """
 
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'

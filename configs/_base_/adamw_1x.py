@@ -1,4 +1,5 @@
-"""12 epochs of AdamW 1e-4 with a batch of 16; weight decay 0.05, none on norms."""
+"""12 epochs of AdamW 1e-4 with a batch of 16; weight decay 0.05, none on
+parameters with `norm` in their name, as the authors of PaCa-ViT have it."""
 
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 

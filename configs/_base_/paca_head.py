@@ -1,6 +1,7 @@
 """The PaCa head on ADE20K: 512 x 512 crops, batch 16 (8 GPUs x 2), AdamW, 160k iterations.
 
-The head learns 10 times as fast as the backbone, and so do a backbone's cluster layers.
+The head learns 10 times as fast as the backbone, and so do the last cluster layers of PaCa-ViT's
+blocks (not a teacher's, as published).
 """
 
 _base_ = [
@@ -34,6 +35,6 @@ model = dict(
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={'clustering.assign': dict(lr_mult=10.0), 'head': dict(lr_mult=10.0)}
+        custom_keys={'clustering.assign': dict(lr_mult=10.0), 'decode_head': dict(lr_mult=10.0)}
     )
 )

@@ -1,4 +1,4 @@
-"""Semantic FPN on ADE20K: 512 x 512 crops, batch 16 (8 GPUs x 2), AdamW 2e-4, 40k iterations."""
+"""Semantic FPN on ADE20K: 512 x 512 crops, batch 32 (8 GPUs x 4), AdamW 2e-4, 40k iterations."""
 
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
@@ -10,9 +10,9 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(512, 512)), pretrained=None, decode_head=dict(num_classes=150)
 )
-train_dataloader = dict(batch_size=2)
+train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4),
 )
 param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=40000, by_epoch=False)]
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/groupmixformer/mask2former_groupmixformer_s_160k.py 8
 
-Parameters: 41.88 M; 70.4 GMACs at 512 x 512. No published run; the recipe is that of
+Parameters: 41.88 M; 70.4 GMACs at 512 x 512. The authors released no config; the recipe is that of
 configs/_base_/mask2former.py.
 """
 

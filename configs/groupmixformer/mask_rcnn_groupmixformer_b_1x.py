@@ -2,8 +2,8 @@
 
     bash tools/dist_train.sh configs/groupmixformer/mask_rcnn_groupmixformer_b_1x.py 8
 
-Parameters: 65.57 M; 528.4 GMACs at 800 x 1280. No published run; the recipe is that of
-configs/_base_/mask_rcnn.py.
+Parameters: 65.57 M; 528.4 GMACs at 800 x 1280. The authors released no config; the recipe is that
+of configs/_base_/mask_rcnn.py.
 """
 
 _base_ = '../_base_/mask_rcnn.py'

@@ -2,8 +2,8 @@
 
     bash tools/dist_train.sh configs/groupmixformer/mask_rcnn_groupmixformer_s_1x.py 8
 
-Parameters: 42.23 M; 275.2 GMACs at 800 x 1280. No published run; the recipe is that of
-configs/_base_/mask_rcnn.py.
+Parameters: 42.23 M; 275.2 GMACs at 800 x 1280. The authors released no config; the recipe is that
+of configs/_base_/mask_rcnn.py.
 """
 
 _base_ = '../_base_/mask_rcnn.py'

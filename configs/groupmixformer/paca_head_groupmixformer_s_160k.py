@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/groupmixformer/paca_head_groupmixformer_s_160k.py 8
 
-Parameters: 23.52 M; 42.2 GMACs at 512 x 512. No published run; the recipe is that of
+Parameters: 23.52 M; 42.2 GMACs at 512 x 512. The authors released no config; the recipe is that of
 configs/_base_/paca_head.py.
 """
 

@@ -2,8 +2,8 @@
 
     bash tools/dist_train.sh configs/groupmixformer/retinanet_groupmixformer_s_1x.py 8
 
-Parameters: 31.87 M; 256.2 GMACs at 800 x 1280. No published run; the recipe is that of
-configs/_base_/retinanet.py.
+Parameters: 31.87 M; 256.2 GMACs at 800 x 1280. The authors released no config; the recipe is that
+of configs/_base_/retinanet.py.
 """
 
 _base_ = '../_base_/retinanet.py'

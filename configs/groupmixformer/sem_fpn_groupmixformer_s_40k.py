@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/groupmixformer/sem_fpn_groupmixformer_s_40k.py 8
 
-Parameters: 26.33 M; 48.3 GMACs at 512 x 512. No published run; the recipe is that of
+Parameters: 26.33 M; 48.3 GMACs at 512 x 512. The authors released no config; the recipe is that of
 configs/_base_/sem_fpn.py.
 """
 

@@ -2,7 +2,8 @@
 
     bash tools/dist_train.sh configs/groupmixformer/upernet_groupmixformer_b_160k.py 8
 
-Parameters: 75.75 M; 303.0 GMACs at 512 x 512. Published (paper): mIoU 51.2 (single scale).
+Parameters: 75.75 M; 303.0 GMACs at 512 x 512. Published (paper): mIoU 51.2 (single scale). The
+authors released no config; the recipe is that of configs/_base_/upernet.py.
 """
 
 _base_ = '../_base_/upernet.py'

@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/groupmixformer/upernet_groupmixformer_s_160k.py 8
 
-Parameters: 51.33 M; 237.4 GMACs at 512 x 512. No published run; the recipe is that of
+Parameters: 51.33 M; 237.4 GMACs at 512 x 512. The authors released no config; the recipe is that of
 configs/_base_/upernet.py.
 """
 

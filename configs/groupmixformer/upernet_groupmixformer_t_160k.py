@@ -2,7 +2,7 @@
 
     bash tools/dist_train.sh configs/groupmixformer/upernet_groupmixformer_t_160k.py 8
 
-Parameters: 39.07 M; 229.7 GMACs at 512 x 512. No published run; the recipe is that of
+Parameters: 39.07 M; 229.7 GMACs at 512 x 512. The authors released no config; the recipe is that of
 configs/_base_/upernet.py.
 """
 
