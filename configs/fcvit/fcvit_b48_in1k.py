@@ -6,18 +6,6 @@ Parameters: 51.48 M; 9.88 GMACs. Published (paper, ImageNet table): top-1 83.6, 
 (of 2^20).
 """
 
-_base_ = '_base_/fcvit_in1k.py'
+_base_ = 'fcvit_b24_in1k.py'
 
-model = dict(
-    backbone=dict(arch='b48', drop_path_rate=0.2),
-    head=dict(in_channels=512),
-)
-
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=236, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+model = dict(backbone=dict(arch='b48', drop_path_rate=0.2))

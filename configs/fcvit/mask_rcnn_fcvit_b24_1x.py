@@ -6,28 +6,8 @@ Parameters: 46.62 M; 273.3 GMACs at 800 x 1280. Published (the authors' reposito
 44.1 (AP50 65.4, AP75 48.4), mask AP 39.9 (AP50 62.4, AP75 42.7).
 """
 
-_base_ = '../_base_/mask_rcnn.py'
+_base_ = 'mask_rcnn_fcvit_b12_1x.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmdense.FCViT',
-        arch='b24',
-        layer_scale=1e-6,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/fcvit_b24_in1k.pth', prefix='backbone.'
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
+    backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')),
 )
-
-# The published run: images at one scale, and its own optimizer settings.
-train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4), paramwise_cfg=dict(_delete_=True))

@@ -6,17 +6,8 @@ Parameters: 30.71 M; 47.9 GMACs at 512 x 512. Published (the authors' repository
 scale).
 """
 
-_base_ = '../_base_/sem_fpn.py'
+_base_ = 'sem_fpn_fcvit_b12_40k.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmdense.FCViT',
-        arch='b24',
-        layer_scale=1e-6,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/fcvit_b24_in1k.pth', prefix='backbone.'
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
+    backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')),
 )

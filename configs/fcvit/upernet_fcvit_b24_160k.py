@@ -6,18 +6,8 @@ Parameters: 56.94 M; 237.0 GMACs at 512 x 512. No published run; the recipe is t
 configs/_base_/upernet.py.
 """
 
-_base_ = '../_base_/upernet.py'
+_base_ = 'upernet_fcvit_b12_160k.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmdense.FCViT',
-        arch='b24',
-        layer_scale=1e-6,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/fcvit_b24_in1k.pth', prefix='backbone.'
-        ),
-    ),
-    decode_head=dict(in_channels=[64, 128, 320, 512]),
-    auxiliary_head=dict(in_channels=320),
+    backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')),
 )
