@@ -393,14 +393,12 @@ def convert(state: State) -> Conversion:
     for family in [f for f in FAMILIES if f.owns(inside)] or FAMILIES:
         converted = family.convert(inside)
         backbone = {k: v for k, v in converted.items() if not k.startswith('head.')}
-        for variant in published_variants(family.configs):
-            differs = variant.mismatch(backbone, dense)
-            reshaped = variant.mismatch(backbone, False)['of another shape']
-            count = sum(map(len, differs.values()))
-            rank = (count, len(reshaped), len(variant.config))  # of equals the one without options
-            candidates.append((rank, variant, differs, reshaped, converted))
-    rank, variant, differs, reshaped, converted = min(candidates, key=lambda c: c[0])
+        candidates.append((*nearest_variant(family, backbone, dense), converted))
+    rank, variant, converted = min(candidates, key=lambda c: c[0])
+    backbone = {k: v for k, v in converted.items() if not k.startswith('head.')}
+    reshaped = variant.mismatch(backbone, dense=False)['of another shape']
     if rank[0]:
+        differs = variant.mismatch(backbone, dense)
         problem = describe_mismatch(differs, len(variant.tensors))
         raise UserError(
             f'the tensors are of no published variant; nearest is {variant.config}: {problem}'
@@ -415,13 +413,23 @@ def identify(state: State) -> str | None:
     Args:
         state: A backbone's, in this project's names.
     """
-    found = []
-    for family in FAMILIES:
-        for variant in published_variants(family.configs):
-            if not any(variant.mismatch(state, dense=True).values()):
-                reshaped = variant.mismatch(state, dense=False)['of another shape']
-                found.append((len(reshaped), len(variant.config), variant.config))
-    return Path(min(found)[-1]).stem if found else None
+    nearest = [nearest_variant(family, state, dense=True) for family in FAMILIES]
+    rank, variant = min(nearest, key=lambda n: n[0])
+    return None if rank[0] else Path(variant.config).stem
+
+
+def nearest_variant(
+    family: Family, backbone: State, dense: bool
+) -> tuple[tuple[int, int, int], Variant]:
+    """The variant that differs in the fewest tensors; of equals the one with the fewest options."""
+
+    def rank(variant: Variant) -> tuple[int, int, int]:
+        count = sum(map(len, variant.mismatch(backbone, dense).values()))
+        reshaped = variant.mismatch(backbone, dense=False)['of another shape']
+        return count, len(reshaped), len(variant.config)
+
+    best = min(published_variants(family.configs), key=rank)
+    return rank(best), best
 
 
 def convert_head(state: State, head: str = 'decode_head.') -> State:

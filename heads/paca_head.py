@@ -80,9 +80,10 @@ class PaCaSegHead(BaseDecodeHead):
             **kwargs,
         )
         self.loss_cluster = MMSEG_MODELS.build(loss_cluster)
-        losses = [loss_decode] if isinstance(loss_decode, dict) else loss_decode
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        losses = self.loss_decode if several else [self.loss_decode]
         name = self.loss_cluster.loss_name
-        if name in [MMSEG_MODELS.build(loss).loss_name for loss in losses]:
+        if name in [loss.loss_name for loss in losses]:
             raise ValueError(
                 f"loss_cluster and loss_decode are both called '{name}'; set loss_name"
             )
