@@ -1,6 +1,9 @@
 """Checkpoint files: read safely, loaded strictly, mismatches told in one line."""
 
+import functools
 import pickle
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -151,3 +154,29 @@ def test_a_file_of_another_variant_is_refused_with_both_names(tmp_path):
             prefix='backbone.',
             may_change_shape=small.may_change_shape,
         )
+
+
+@pytest.mark.parametrize('kind', ['pth', 'safetensors'])
+def test_addresses(tmp_path, monkeypatch, kind):
+    """Files behind http, here of this machine, are read as safely as local ones."""
+    (tmp_path / 'served').mkdir()
+    model = build(0)
+    if kind == 'pth':
+        torch.save(dict(state_dict=model.state_dict()), tmp_path / 'served' / 'model.pth')
+        torch.save(dict(state_dict={}, args=Harmful()), tmp_path / 'served' / 'harmful.pth')
+    else:
+        save_file(model.state_dict(), tmp_path / 'served' / 'model.safetensors')
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'served'))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f'http://127.0.0.1:{server.server_port}'
+        assert load_pretrained(build(1), f'{address}/model.{kind}') == len(model.state_dict())
+        with pytest.raises(UserError, match=f'none.{kind}. cannot be read'):
+            load_file(f'{address}/none.{kind}')
+        if kind == 'pth':
+            with pytest.raises(UserError, match='cannot be read'):
+                load_file(f'{address}/harmful.pth')
+    finally:
+        server.shutdown()
