@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from .inference import build_model
 
 # A two-stage detector's heads see as many regions as mmdet's tools/analysis_tools/get_flops.py has.
 NUM_PROPOSALS = 1000
@@ -77,19 +78,11 @@ class _Run(nn.Module):
         run(self.model, image)
 
 
-def build(cfg: Config, device: str = 'meta') -> nn.Module:
-    """The model of a config without pretrained weights, on ``meta`` without any."""
-    model_cfg = ConfigDict(cfg.model.to_dict())
-    model_cfg.pop('pretrained', None)
-    model_cfg.backbone.pop('init_cfg', None)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
-        return MODELS.build(model_cfg).eval()
-
-
 def measure(cfg: Config, shape: tuple[int, int]) -> Complexity:
     """Count a config's model on one image of ``shape`` (height, width)."""
     device = 'cpu' if is_mask2former(cfg.model.get('decode_head') or {}) else 'meta'
-    model = build(cfg, device)
+    with torch.device(device):
+        model = build_model(cfg, device)
     channels = cfg.model.backbone.get('in_channels', 3)
     image = torch.empty(1, channels, *shape, device=device)
     flops, activations, extra = FlopCounterMode(display=False), ActivationCounter(), ExtraCounter()

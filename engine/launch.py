@@ -131,7 +131,7 @@ def is_main_process() -> bool:
 def build_runner(cfg: Config) -> Runner:
     """The runner of a complete config, made fit for this machine."""
     CheckpointLoader.register_scheme(('', 'http://', 'https://'), _load_safely, force=True)
-    _name_unreadable_files()
+    name_unreadable_files()
     if not torch.cuda.is_available():
         use_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -192,7 +192,7 @@ def _load_safely(filename: str, map_location: object = None, **kwargs: object) -
     return state
 
 
-def _name_unreadable_files() -> None:
+def name_unreadable_files() -> None:
     """Let the loading transforms say which file they could not read."""
     for transform, key in ((LoadImageFromFile, 'img_path'), (LoadAnnotations, 'seg_map_path')):
         if not hasattr(transform.transform, 'names_file'):

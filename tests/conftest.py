@@ -1,16 +1,19 @@
-"""Set-up of every test: the package, two threads, the golden data."""
+"""Set-up of every test: the package, two threads, the golden data, the tools."""
 
 import json
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import mmdense  # noqa: F401  (mends the stack before any mm* import of a test)
+import mmdense  # mends the stack before any mm* import of a test
 
 GOLDEN = Path(__file__).parent / 'golden'
+TOOLS = Path(mmdense.__file__).parent / 'tools'
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(2)
 
@@ -55,3 +58,20 @@ class Golden:
 @pytest.fixture(scope='session')
 def golden():
     return Golden
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs a script of tools/ in this process: exit code, what it printed, what it complained."""
+
+    def run(name: str, *args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        code = 0
+        try:
+            runpy.run_path(str(TOOLS / name), run_name='__main__')
+        except SystemExit as error:  # Python prints a text and exits with 1
+            code, text = (1, f'{error}\n') if isinstance(error.code, str) else (error.code, '')
+            print(text, end='', file=sys.stderr)
+        return code, *capsys.readouterr()
+
+    return run

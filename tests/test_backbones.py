@@ -4,67 +4,13 @@ import re
 
 import pytest
 import torch
-from helpers import check_gradients
+from helpers import TINY, build, check_gradients
 from mmengine.registry import MODELS
 from torch import nn
 
 import mmdense.backbones as backbones
 from mmdense.backbones.layers import to_map, to_tokens
 
-DIMS = (16, 24, 32, 40)
-PACA = dict(
-    type='PaCaViT',
-    arch=dict(
-        embed_dims=DIMS, num_heads=(2, 2, 4, 4), depths=(1, 2, 3, 1), mlp_ratios=(4, 4, 2, 2)
-    ),
-    clusters=(9, 9, 9, 0),
-    drop_path_rate=0.0,
-)
-MSF = dict(
-    type='MSFViT',
-    arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
-    out_indices=(0, 1, 2, 3),
-)
-TINY = {
-    'PaCaViT': PACA,
-    'PaCaViT-teacher': dict(
-        PACA, arch=dict(PACA['arch'], teacher_depths=(1, 1, 2, 1)), clusters=(9, 9, 9, 9)
-    ),
-    'PaCaViT-options': dict(
-        PACA,
-        clustering='mlp',
-        clustering_interval=2,
-        cluster_pos_embed=True,
-        sub_ln=True,
-        layer_scale=0.5,
-        pos_embed=True,
-        img_size=64,
-        mask_padding=True,
-    ),
-    'GroupMixFormer': dict(
-        type='GroupMixFormer',
-        arch=dict(embed_dims=(40, 40, 80, 80), depths=(1, 2, 1, 1), mlp_ratios=(4, 4, 2, 2)),
-        drop_path_rate=0.0,
-    ),
-    'FCViT': dict(
-        type='FCViT',
-        arch=dict(embed_dims=DIMS, depths=(1, 1, 2, 1), mlp_ratios=(4, 4, 2, 2)),
-        layer_scale=0.5,
-        drop_path_rate=0.0,
-    ),
-    'FCViT-options': dict(
-        type='FCViT',
-        arch=dict(embed_dims=DIMS, depths=(1, 1, 2, 1), mlp_ratios=(4, 4, 2, 2)),
-        compete=False,
-        spatial_attention=True,
-        channel_attention=True,
-        layer_scale=None,
-        drop_path_rate=0.0,
-    ),
-    'MSFViT': MSF,
-    'MSFViT-groups': dict(MSF, groups=2),
-    'MSFViT-orig': dict(MSF, attention='orig'),
-}
 NAMED = [
     (name, arch)
     for name in ('PaCaViT', 'GroupMixFormer', 'FCViT', 'MSFViT')
@@ -72,14 +18,6 @@ NAMED = [
 ]
 SIZES = [(32, 32), (33, 47), (64, 96), (224, 224), (225, 311)]
 LARGE = (800, 1333)  # for the small networks
-
-
-def build(name: str, **kwargs) -> nn.Module:
-    cfg = {**TINY[name], **kwargs}
-    torch.manual_seed(0)
-    model = MODELS.build({**cfg, 'type': f'mmdense.{cfg["type"]}'})
-    model.init_weights()
-    return model
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -374,7 +312,11 @@ def test_masked_padding_of_one_image_does_not_touch_another():
         ('PaCaViT', dict(clusters=(9, 9)), "'clusters': 2"),
         ('PaCaViT', dict(clustering='kmeans'), "unknown clustering 'kmeans'; known are conv, mlp"),
         ('PaCaViT', dict(clustering_interval=(0, 1)), "'clustering_interval': 2"),
-        ('PaCaViT', dict(arch=dict(PACA['arch'], width=(1, 1, 1, 1))), r"unknown \['width'\]"),
+        (
+            'PaCaViT',
+            dict(arch=dict(TINY['PaCaViT']['arch'], width=(1, 1, 1, 1))),
+            r"unknown \['width'\]",
+        ),
         ('PaCaViT-teacher', dict(clusters=(0, 9, 9, 9)), 'teacher needs clusters in every stage'),
         ('GroupMixFormer', dict(arch=dict(TINY['FCViT']['arch'])), 'not divisible by 5 segments'),
         ('FCViT', dict(num_heads=1), 'at least 2'),

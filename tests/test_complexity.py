@@ -1,8 +1,8 @@
 """Counts equal those of the authors' code, and what the papers print."""
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,20 +113,12 @@ def test_counter_closed_form_and_meta_agree():
 
 class TestTool:
     @pytest.fixture
-    def run(self, monkeypatch, capsys):
-        def call(*args: str) -> tuple[object, str]:
-            monkeypatch.setattr(sys, 'argv', ['get_flops.py', *args])
-            try:
-                runpy.run_path(str(ROOT / 'tools' / 'get_flops.py'), run_name='__main__')
-            except SystemExit as error:
-                return error.code, capsys.readouterr().out
-            return 0, capsys.readouterr().out
-
-        return call
+    def run(self, run_tool) -> Callable[..., tuple[int, str, str]]:
+        return partial(run_tool, 'get_flops.py')
 
     def test_json(self, run):
         config = str(config_root() / 'paca' / 'paca_t_in1k.py')
-        code, out = run(config, '--json', '--convention', 'original')
+        code, out, _ = run(config, '--json', '--convention', 'original')
         found = json.loads(out)
         assert code == 0 and found['shape'] == [224, 224]
         assert found['params'] == 12200680
@@ -137,14 +129,14 @@ class TestTool:
 
     def test_table(self, run):
         config = str(config_root() / 'paca' / 'mask_rcnn_paca_t_1x.py')
-        code, out = run(config, '--shape', '256', '320')
+        code, out, _ = run(config, '--shape', '256', '320')
         assert code == 0
         for text in ('backbone', 'neck', 'rpn_head', 'roi_head', '256 x 320', '1000 regions'):
             assert text in out
 
     def test_modules(self, run):
         config = str(config_root() / 'fcvit' / 'fcvit_tiny_in1k.py')
-        _, out = run(config, '--json', '--by-module')
+        _, out, _ = run(config, '--json', '--by-module')
         modules = json.loads(out)['modules']
         assert (
             modules['backbone.stages.0.blocks.0.token_mixer.0.dwconv']['macs'] == 56 * 56 * 32 * 121
@@ -163,5 +155,5 @@ class TestTool:
         ],
     )
     def test_bad_input(self, run, args, message):
-        code, out = run(*args)
-        assert message in code and '\n' not in code and not out
+        code, out, err = run(*args)
+        assert code == 1 and message in err and err.count('\n') == 1 and not out

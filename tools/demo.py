@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +33,6 @@ PICTURES = WORK / 'demo'
 NUM_PICTURES = 6
 CODE = ('backbones', 'engine')  # what a training depends on beside its config
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
-PICTURE_SIDE = 512  # pixels; scenes of 128 are too small to read labels in
 
 
 @dataclass(frozen=True)
@@ -213,24 +213,18 @@ def scale(value: float, key: str) -> float:
 
 
 def draw_pictures() -> list[Path]:
-    """Predictions of detector and segmentor on held-out scenes, enlarged so that labels fit."""
-    import cv2
-    from mmdet.apis import DetInferencer
-    from mmseg.apis import MMSegInferencer
-
-    inputs = PICTURES / 'scenes'
-    inputs.mkdir(parents=True, exist_ok=True)
-    files = []
-    for source in sorted((DATA / 'images' / 'val').glob('*.png'))[:NUM_PICTURES]:
-        scene = cv2.imread(str(source))
-        scene = cv2.resize(scene, (PICTURE_SIDE, PICTURE_SIDE), interpolation=cv2.INTER_CUBIC)
-        files.append(str(inputs / source.name))
-        cv2.imwrite(files[-1], scene)
-    for step, inferencer in ((DETECT, DetInferencer), (SEGMENT, MMSegInferencer)):
-        infer = inferencer(str(step.config_path), str(step.checkpoint), device='cpu')
-        infer.show_progress = False
-        infer(files, out_dir=str(PICTURES / step.title))
-    return sorted(p for s in (DETECT, SEGMENT) for p in (PICTURES / s.title / 'vis').iterdir())
+    """Predictions on held-out scenes, and the clusters of the detector's backbone on one."""
+    scenes = sorted(map(str, (DATA / 'images' / 'val').glob('*.png')))[:NUM_PICTURES]
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    for step in (DETECT, SEGMENT):
+        model = [str(step.config_path), str(step.checkpoint)]
+        folder = str(PICTURES / step.title)
+        run_command([sys.executable, 'tools/predict.py', *model, *scenes, '--out-dir', folder])
+    model = [str(DETECT.config_path), str(DETECT.checkpoint), scenes[-1]]
+    folder = str(PICTURES / 'clusters')
+    options = ['--kinds', 'clusters', '--out-dir', folder]
+    run_command([sys.executable, 'tools/visualize.py', *model, *options])
+    return sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')])
 
 
 def print_table(

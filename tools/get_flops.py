@@ -22,8 +22,9 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.engine import launch
 from mmdense.engine.complexity import NUM_MASKS, NUM_PROPOSALS, Complexity, measure
 from mmdense.engine.errors import UserError, last_line
+from mmdense.engine.inference import check_task
 
-SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 512)}
+SHAPES = {'classifier': (224, 224), 'detector': (800, 1280), 'segmentor': (512, 512)}
 COUNTER = 'torch.utils.flop_counter (convolutions, linear layers, matrix products)'
 
 
@@ -62,9 +63,7 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
         UserError: When it is no config of a model, or the size is none.
     """
     cfg = launch.read_config(args.config, args.cfg_options)
-    if 'model' not in cfg or cfg.get('default_scope') not in SHAPES:
-        raise UserError(f"'{args.config}' is no config of a classifier, detector or segmentor")
-    shape = args.shape or SHAPES[cfg.default_scope]
+    shape = args.shape or SHAPES[check_task(cfg, args.config)]
     if len(shape) > 2 or min(shape) < 32:
         raise UserError(
             f'--shape {" ".join(map(str, shape))}: give one or two sides of at least 32'

@@ -14,6 +14,8 @@ if [ ! -f "$venv/.ready-$hash" ]; then
             "name another one: make PYTHON=python3.11 ..." >&2
         exit 1
     fi
+    # An activated environment that is out of date is removed below, with the python in it.
+    python=$("$python" -c 'import sys; print(sys._base_executable)')
     echo "installing the pinned environment into $venv (a few minutes, about 7 GB)"
     if [ -e "$venv" ] && [ ! -f "$venv/.made-by-mmdense" ]; then
         echo "error: $venv exists and was not made by this script; remove it or choose VENV=..." >&2

@@ -1,0 +1,95 @@
+"""Predict on pictures: an overlay and a JSON for each, by a classifier, detector or segmentor.
+
+python tools/predict.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT photo.jpg
+python tools/predict.py configs/paca/upernet_paca_s_160k.py CHECKPOINT folder --out-dir results
+
+Writes results/vis/NAME.png and results/preds/NAME.json, of a segmentor also preds/NAME.png, the
+label map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import mmcv
+from mmengine.logging import MMLogger
+from mmengine.structures import BaseDataElement
+from tqdm import tqdm
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import inference, launch
+from mmdense.engine.errors import UserError
+from mmdense.engine.files import replacing
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Predict on pictures')
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('inputs', nargs='+', help='pictures, or folders of them')
+    parser.add_argument(
+        '--out-dir', help='where results go (default: work_dirs/<config>/predictions)'
+    )
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help="least score of a detector's instances"
+    )
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=launch.KeyValueAction,
+        help='settings that override the config, as key=value',
+    )
+    return parser.parse_args()
+
+
+def write(
+    out_dir: Path, name: str, content: dict, overlay: object, sample: BaseDataElement
+) -> None:
+    """The overlay, the JSON and, of a segmentor, the label map of one picture."""
+    with replacing(out_dir / 'vis' / f'{name}.png') as path:
+        cv2.imwrite(str(path), overlay[..., ::-1])
+    if 'pred_sem_seg' in sample:
+        with replacing(out_dir / 'preds' / f'{name}.png') as path:
+            cv2.imwrite(str(path), sample.pred_sem_seg.data[0].numpy().astype('uint8'))
+    with replacing(out_dir / 'preds' / f'{name}.json') as path:
+        path.write_text(json.dumps(content))
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')
+    cfg = launch.read_config(args.config, args.cfg_options)
+    inference.check_task(cfg, args.config)
+    device = inference.pick_device(args.device)
+    images = inference.find_images(args.inputs)
+    pipeline = inference.build_pipeline(cfg)
+    model = inference.load_model(cfg, args.checkpoint, device)
+    classes = model.dataset_meta['classes']
+    visualizer = inference.build_visualizer(cfg, model.dataset_meta)
+    out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
+    unreadable = []
+    for name, image in tqdm(images.items(), 'pictures', disable=None):
+        try:
+            batch = inference.load_image(pipeline, image)
+        except UserError as error:
+            unreadable.append(error)
+            continue
+        sample = inference.predict(model, batch)
+        content = dict(image=str(image), **inference.describe(sample, classes, args.score_thr))
+        picture = mmcv.imread(str(image), channel_order='rgb')
+        overlay = inference.draw(visualizer, picture, sample, args.score_thr)
+        write(out_dir, name, content, overlay, sample)
+    print(f"{len(images) - len(unreadable)} of {len(images)} pictures: '{out_dir}'")
+    for error in unreadable[:-1]:
+        print(f'error: {error}', file=sys.stderr)
+    if unreadable:
+        raise unreadable[-1]
+
+
+if __name__ == '__main__':
+    launch.run(main)
