@@ -79,6 +79,7 @@ setup(
         'imaug>=0.4.3',
     ],
     extras_require={
+        'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'demo': ['scikit-learn>=1.4', 'scikit-image>=0.22'],
         'test': ['pytest>=8', 'ruff>=0.8', 'scikit-learn>=1.4', 'scikit-image>=0.22'],
     },

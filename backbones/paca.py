@@ -49,7 +49,7 @@ def find_content(image: Tensor) -> Tensor:
     """
     filled = (image != 0).any(dim=1)
     rows, columns = (
-        filled.any(dim).int().flip(1).cummax(dim=1).values.flip(1).bool()  # up to the last one
+        filled.any(dim).int().flip(1).cumsum(dim=1).flip(1) > 0  # up to the last one
         for dim in (2, 1)
     )
     content = rows[:, :, None] & columns[:, None, :]

@@ -1,0 +1,172 @@
+"""An exported file is the model, at sizes that it was not traced with."""
+
+import json
+
+import onnx
+import pytest
+import torch
+from helpers import TINY, build
+from mmengine.config import Config
+from torch import nn
+
+from mmdense.engine import inference
+from mmdense.engine.convert import config_root
+from mmdense.engine.export import (
+    CHECKED,
+    FORMATS,
+    AdaptivePool,
+    Exported,
+    find_error,
+    free_sizes,
+    make_image,
+)
+
+PACA = dict(embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)
+CHANNELS = PACA['embed_dims']
+MODELS = {  # config and what makes it small
+    'paca_t_in1k': dict(head=dict(num_classes=7, in_channels=40)),
+    'upernet_paca_t_160k': dict(
+        decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS),
+        auxiliary_head=dict(num_classes=7, in_channels=32),
+    ),
+    'sem_fpn_paca_s_40k': dict(neck=dict(in_channels=CHANNELS), decode_head=dict(num_classes=7)),
+    'paca_head_paca_t_160k': dict(
+        decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS)
+    ),
+    'mask_rcnn_paca_t_1x': dict(neck=dict(in_channels=CHANNELS)),
+}
+
+
+@pytest.mark.parametrize(
+    'name, suffix',
+    [
+        *((name, '.onnx') for name in TINY),
+        *((name, '.pt2') for name in ('PaCaViT', 'GroupMixFormer', 'FCViT', 'MSFViT')),
+    ],
+)
+def test_backbones(name, suffix, tmp_path):
+    model = nn.Module()
+    model.backbone = build(name)
+    module = Exported(model, 'backbone').eval()
+    write, read = FORMATS[suffix]
+    path = tmp_path / f'backbone{suffix}'
+    write(module, 3, path, {})
+    run = read(path)
+    for size in CHECKED:
+        assert find_error(module, run, make_image(3, *size)) <= 1e-5
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Writes a small variant of a config, and a checkpoint of its weights; returns the paths."""
+
+    def write(name: str) -> tuple[str, str]:
+        config = tmp_path / f'{name}.py'
+        changes = dict(MODELS[name], backbone=dict(arch=dict(PACA, _delete_=True), init_cfg=None))
+        config.write_text(f"_base_ = 'mmdense::paca/{name}.py'\nmodel = {changes!r}\n")
+        cfg = Config.fromfile(config)
+        torch.manual_seed(0)
+        torch.save(inference.build_model(cfg).state_dict(), tmp_path / f'{name}.pth')
+        return str(config), str(tmp_path / f'{name}.pth')
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'name, part, outputs',
+    [
+        ('paca_t_in1k', 'model', ['logits']),
+        ('upernet_paca_t_160k', 'model', ['logits']),
+        ('sem_fpn_paca_s_40k', 'model', ['logits']),
+        ('paca_head_paca_t_160k', 'model', ['logits']),
+        ('mask_rcnn_paca_t_1x', 'neck', [f'map{i}' for i in range(5)]),
+    ],
+)
+def test_tool(name, part, outputs, small, run_tool, tmp_path):
+    """Classifier, segmentors with free sizes, and a detector's backbone and FPN."""
+    out = tmp_path / 'model.onnx'
+    code, printed, err = run_tool('export.py', *small(name), out)
+    assert code == 0, err
+    lines = printed.splitlines()
+    assert sum('largest relative error' in line for line in lines) == 3
+    assert lines[-1].startswith(f'{part} of this PaCaViT ')
+    graph = onnx.load(out)
+    (image,) = graph.graph.input
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == [
+        'batch',
+        3,
+        'height',
+        'width',
+    ]
+    assert [o.name for o in graph.graph.output] == outputs
+    meta = {entry.key: entry.value for entry in graph.metadata_props}
+    assert json.loads(meta['mean']) == pytest.approx([123.675, 116.28, 103.53])
+    assert meta['channels'] == 'RGB' and len(json.loads(meta['classes'])) > 1
+
+
+def test_segmentor_is_the_whole_prediction(small, tmp_path):
+    """The exported logits' maxima are what mmseg's own inference predicts."""
+    config, checkpoint = small('upernet_paca_t_160k')
+    cfg = Config.fromfile(config)
+    model = inference.load_model(cfg, checkpoint)
+    image = make_image(3, 1, 96, 128)
+    with torch.no_grad():
+        sample = model.predict(image)[0]
+        labels = Exported(model, 'model').eval()(image).argmax(dim=1)
+    assert (labels == sample.pred_sem_seg.data).float().mean() > 0.999
+
+
+@pytest.mark.parametrize('size', [(7, 9), (12, 12), (1, 2), (5, 31)], ids=str)
+@pytest.mark.parametrize('bins', [(1, 1), (2, 2), (3, 6), (6, 3)], ids=str)
+def test_adaptive_pool(size, bins):
+    x = torch.randn(2, 3, *size)
+    assert AdaptivePool(bins)(x).allclose(nn.AdaptiveAvgPool2d(bins)(x), atol=1e-6)
+
+
+def test_global_pools_stay():
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.AdaptiveAvgPool2d(3)))
+    free_sizes(module)
+    assert isinstance(module[0], nn.AdaptiveAvgPool2d) and isinstance(module[1][0], AdaptivePool)
+
+
+def test_a_file_that_differs_is_not_kept(small, run_tool, tmp_path, monkeypatch):
+    def write_another(module, *args):
+        nn.init.normal_(module.model.head.fc.weight)
+        write(module, *args)
+        nn.init.normal_(module.model.head.fc.weight)
+
+    write, read = FORMATS['.pt2']
+    monkeypatch.setitem(FORMATS, '.pt2', (write_another, read))
+    out = tmp_path / 'out' / 'model.pt2'
+    code, _, err = run_tool('export.py', *small('paca_t_in1k'), out)
+    assert code == 1 and 'differs from the model' in err
+    assert not list(out.parent.iterdir())
+
+
+class TestBadInput:
+    def check(self, run_tool, message, *args):
+        code, _, err = run_tool('export.py', *args)
+        lines = [line for line in err.splitlines() if line.startswith('error: ')]
+        assert code == 1 and len(lines) == 1 and message in lines[0]
+
+    def test_suffix(self, small, run_tool, tmp_path):
+        self.check(run_tool, '.onnx or .pt2', *small('paca_t_in1k'), tmp_path / 'model.pb')
+
+    def test_detector_as_a_whole(self, small, run_tool, tmp_path):
+        args = (*small('mask_rcnn_paca_t_1x'), tmp_path / 'model.onnx', '--part', 'model')
+        self.check(run_tool, 'export its backbone or its neck', *args)
+
+    def test_no_neck(self, small, run_tool, tmp_path):
+        args = (*small('upernet_paca_t_160k'), tmp_path / 'model.onnx', '--part', 'neck')
+        self.check(run_tool, 'this model has no neck', *args)
+
+    def test_missing_checkpoint(self, small, run_tool, tmp_path):
+        config, _ = small('paca_t_in1k')
+        args = (config, tmp_path / 'nothing.pth', tmp_path / 'model.onnx')
+        self.check(run_tool, 'does not exist', *args)
+        assert not (tmp_path / 'model.onnx').exists()
+
+    def test_no_model(self, run_tool, tmp_path):
+        config = config_root() / '_base_' / 'ema.py'
+        args = (config, tmp_path / 'nothing.pth', tmp_path / 'model.onnx')
+        self.check(run_tool, 'is no config of a classifier', *args)

@@ -1,0 +1,108 @@
+"""Export a model to one file: ONNX, or torch.export's .pt2, by the suffix of the output.
+
+python tools/export.py configs/paca/paca_s_in1k.py CHECKPOINT paca_s.onnx
+python tools/export.py configs/paca/upernet_paca_s_160k.py CHECKPOINT upernet.onnx
+python tools/export.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT maps.onnx    # backbone + FPN
+python tools/export.py configs/fcvit/fcvit_b12_in1k.py CHECKPOINT fcvit.pt2 --part backbone
+
+Batch, height and width are free. The file is run at three sizes and kept only if it agrees with
+the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import nn
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import inference, launch
+from mmdense.engine.errors import UserError
+from mmdense.engine.export import CHECKED, FORMATS, Exported, find_error, make_image
+from mmdense.engine.files import replacing
+
+TOLERANCE = 1e-4  # of the largest value of an output
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Export a model to ONNX or torch.export')
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('out', help=f'the file to write: {" or ".join(FORMATS)}')
+    parser.add_argument(
+        '--part',
+        choices=('backbone', 'neck', 'model'),
+        help='backbone: its maps; neck: the maps after the neck; model: logits. By default the '
+        "model, and of a detector the neck: its whole can't be exported",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=launch.KeyValueAction,
+        help='settings that override the config, as key=value',
+    )
+    return parser.parse_args()
+
+
+def get_meta(cfg: Config, model: nn.Module, args: argparse.Namespace) -> dict[str, str]:
+    """What a user of the file must know: how to normalize an image, and the classes' names."""
+    prepare = model.data_preprocessor
+    meta = dict(
+        config=args.config, torch=torch.__version__, classes=list(model.dataset_meta['classes'])
+    )
+    for name in ('mean', 'std'):
+        if hasattr(prepare, name):
+            meta[name] = getattr(prepare, name).flatten().tolist()
+    settings = {**cfg.get('data_preprocessor', {}), **(cfg.model.get('data_preprocessor') or {})}
+    rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
+    meta['channels'] = 'RGB' if rgb else 'BGR'
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in meta.items()
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')
+    cfg = launch.read_config(args.config, args.cfg_options)
+    task = inference.check_task(cfg, args.config)
+    out = Path(args.out)
+    if out.suffix not in FORMATS:
+        raise UserError(f"'{out}': name a file that ends with {' or '.join(FORMATS)}")
+    write, read = FORMATS[out.suffix]
+    model = inference.load_model(cfg, args.checkpoint)
+    part = args.part or ('neck' if task == 'detector' else 'model')
+    channels = cfg.model.backbone.get('in_channels', 3)
+    with replacing(out) as path:
+        try:
+            module = Exported(model, part).eval()
+            write(module, channels, path, get_meta(cfg, model, args))
+            run = read(path)
+        except ImportError as error:
+            raise UserError(f"{error}: pip install 'mmdense[export]'") from error
+        except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+            cause = error
+            while cause.__cause__ is not None:  # PyTorch tells how to report it before what it is
+                cause = cause.__cause__
+            reason = str(cause).splitlines()[0]
+            raise UserError(f'this {task} cannot be exported: {reason}') from error
+        for size in CHECKED:
+            error = find_error(module, run, make_image(channels, *size))
+            batch, height, width = size
+            shape = f'{batch} x {channels} x {height} x {width}'
+            print(f'{shape}: largest relative error {error:.1e}')
+            if not error <= TOLERANCE:
+                raise UserError(
+                    f'the file differs from the model by more than {TOLERANCE}; not kept'
+                )
+    name = type(model.backbone).__name__
+    print(f"{part} of this {name} {task}: '{out}' ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == '__main__':
+    launch.run(main)
