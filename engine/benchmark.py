@@ -1,0 +1,255 @@
+"""How fast models run and how much memory they take, side by side.
+
+Machines are shared and noisy, so the cases of one run take turns, pass by pass, and are compared by
+the ratio of times that lie next to each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from .inference import build_model, find_num_classes
+
+DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+NUM_BOXES = 8  # objects in a made-up image for a detector's training
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run one model.
+
+    Args:
+        config: Its name, for the table.
+        mode: 'inference', 'train': forward and backward, or 'data': loading of training batches.
+        part: 'backbone', or 'model': the whole, with normalization and post-processing, or '' for
+            data.
+        precision: A key of ``DTYPES``; but fp32 runs under autocast.
+        memory_format: 'contiguous' or 'channels_last', of weights and image.
+        execution: 'eager', or 'compiled': the backbone by torch.compile.
+    """
+
+    config: str
+    mode: str
+    part: str = ''
+    precision: str = ''
+    memory_format: str = ''
+    execution: str = ''
+
+
+@dataclass
+class Timing:
+    """What was measured of a case.
+
+    Args:
+        batch_size: Images per pass.
+        seconds: Of each pass.
+        peak_bytes: Most that tensors took at once during a pass, beside weights and input.
+    """
+
+    batch_size: int
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """At the median pass."""
+        return self.batch_size / statistics.median(self.seconds)
+
+    def percentile(self, percent: float) -> float:
+        """Seconds that so many percent of the passes do not exceed."""
+        return float(np.percentile(self.seconds, percent))
+
+    def speed_relative_to(self, other: Timing) -> float:
+        """Median over the rounds of the other's time by this one's; 2 is twice as fast."""
+        return statistics.median(
+            theirs * self.batch_size / (ours * other.batch_size)
+            for ours, theirs in zip(self.seconds, other.seconds)
+        )
+
+
+def prepare(
+    case: Case, cfg: Config, shape: tuple[int, int], batch_size: int, device: torch.device
+) -> Step:
+    """One pass of a case, as a function, with random weights and images of ``shape``."""
+    model = build_model(cfg, device).train(case.mode == 'train')
+    channels_last = case.memory_format == 'channels_last'
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if case.execution == 'compiled':
+        model.backbone.compile()
+    run = run_backbone if case.part == 'backbone' else run_model
+    pass_once = run(model, cfg, shape, batch_size, device, channels_last)
+    dtype = DTYPES[case.precision]
+
+    def step() -> None:
+        with (
+            torch.autocast(device.type, dtype, enabled=dtype is not None),
+            torch.set_grad_enabled(case.mode == 'train'),
+        ):
+            loss = pass_once()
+        if case.mode == 'train':
+            loss.backward()
+            model.zero_grad()
+
+    return step
+
+
+def run_backbone(
+    model: nn.Module,
+    cfg: Config,
+    shape: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    channels_last: bool,
+) -> Callable[[], Tensor]:
+    """The backbone on a normalized batch; what it returns can be differentiated."""
+    image = torch.randn(batch_size, cfg.model.backbone.get('in_channels', 3), *shape, device=device)
+    if channels_last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    return lambda: sum(feature.float().mean() for feature in model.backbone(image))
+
+
+def run_model(
+    model: nn.Module,
+    cfg: Config,
+    shape: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    channels_last: bool,
+) -> Callable[[], object]:
+    """The whole model: in eval mode its predictions, in training its loss on made-up labels."""
+    samples = [make_sample(cfg, shape) for _ in range(batch_size)]
+    channels = cfg.model.backbone.get('in_channels', 3)
+    images = [torch.randint(0, 256, (channels, *shape), dtype=torch.uint8) for _ in samples]
+
+    def pass_once() -> object:
+        if not model.training:
+            return model.test_step(dict(inputs=images, data_samples=samples))
+        batch = dict(inputs=images, data_samples=[sample.clone() for sample in samples])
+        data = model.data_preprocessor(batch, training=True)
+        return model.parse_losses(model(**data, mode='loss'))[0]
+
+    return pass_once
+
+
+def make_sample(cfg: Config, shape: tuple[int, int]) -> object:
+    """The toolbox's data sample of an image of ``shape``, with labels of the model's classes."""
+    height, width = shape
+    num_classes = find_num_classes(cfg.model)
+    metainfo = dict(
+        img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0), img_id=0
+    )
+    if cfg.default_scope == 'mmpretrain':
+        sample = DataSample(metainfo=metainfo).set_gt_label(0)
+    elif cfg.default_scope == 'mmseg':
+        sample = SegDataSample(metainfo=metainfo)
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
+    else:
+        sample = DetDataSample(metainfo=metainfo)
+        corner = torch.rand(NUM_BOXES, 2) * torch.tensor([width / 2, height / 2])
+        boxes = torch.cat([corner, corner + torch.tensor([width / 3, height / 3])], dim=1)
+        masks = np.zeros((NUM_BOXES, *shape), np.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
+            mask[top:bottom, left:right] = 1
+        sample.gt_instances = InstanceData(
+            bboxes=boxes,
+            labels=torch.randint(0, num_classes, (NUM_BOXES,)),
+            masks=BitmapMasks(masks, height, width),
+        )
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+    return sample
+
+
+def measure_peak(step: Step, device: torch.device) -> int:
+    """Bytes that tensors take at most during a pass, beyond what they took before it."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == '[memory]']
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events), default=0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what PyTorch's profiler writes to standard error at every start and stop."""
+    kept = os.dup(2)
+    with open(os.devnull, 'wb') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def time_once(step: Step, device: torch.device) -> float:
+    """Seconds of one pass."""
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda device: None
+    wait(device)
+    start = time.perf_counter()
+    step()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def measure(
+    steps: list[Step], batch_size: int, device: torch.device, warmup: int, rounds: int
+) -> Iterator[list[Timing]]:
+    """Warm every step up, take its memory, then time all of them in turn, round by round.
+
+    Yields:
+        The timings so far, in the order of ``steps``: once per pass, for a progress bar.
+    """
+    timings = [Timing(batch_size) for _ in steps]
+    for step, timing in zip(steps, timings):
+        for _ in range(warmup):
+            step()
+            yield timings
+        timing.peak_bytes = measure_peak(step, device)
+        yield timings
+    for _ in range(rounds):
+        for step, timing in zip(steps, timings):
+            timing.seconds.append(time_once(step, device))
+            yield timings
+
+
+def measure_loading(cfg: Config, warmup: int, rounds: int) -> Iterator[list[Timing]]:
+    """Time the batches of the config's training data, as :func:`measure` does passes.
+
+    A data set that ends before is begun again.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        loader = Runner.build_dataloader(cfg.train_dataloader)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    timing = Timing(loader.batch_size)
+    for i in range(warmup + rounds):
+        start = time.perf_counter()
+        next(batches)
+        if i >= warmup:
+            timing.seconds.append(time.perf_counter() - start)
+        yield [timing]

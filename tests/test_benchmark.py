@@ -1,0 +1,140 @@
+"""Benchmarks measure what they say; how fast is not tested."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+
+import mmdense
+from mmdense.data.digit_scenes import Sizes, generate
+from mmdense.engine.benchmark import Case, Timing, measure, measure_peak, prepare
+
+ROOT = Path(mmdense.__file__).parent
+DIGITS = ROOT / 'configs' / 'digits'
+NAMES = ('paca_digits', 'mask_rcnn_paca_digits', 'upernet_paca_digits')
+CPU = torch.device('cpu')
+
+
+def test_peak_is_what_lives_at_once():
+    def step() -> None:
+        a = torch.zeros(2**18)  # 1 MiB each
+        b = a + 1
+        del a
+        b + 1  # two of them again
+
+    assert measure_peak(step, CPU) == pytest.approx(2 * 2**20, rel=0.01)
+
+
+def test_steps_take_turns():
+    """Warm-up and memory one by one, then round by round."""
+    calls = []
+    steps = [lambda i=i: calls.append(i) for i in range(3)]
+    passes = list(measure(steps, 2, CPU, warmup=2, rounds=3))
+    assert calls == [0, 0, 0, 1, 1, 1, 2, 2, 2, *3 * [0, 1, 2]]
+    assert len(passes) == len(calls)
+    assert all(len(timing.seconds) == 3 and timing.batch_size == 2 for timing in passes[-1])
+
+
+def test_figures():
+    slow, fast = Timing(2, [1.0, 2.0, 4.0]), Timing(4, [0.5, 1.0, 1.0])
+    assert slow.images_per_second == 1 and fast.images_per_second == 4
+    assert fast.speed_relative_to(slow) == 4  # median of 4, 4, 8
+    assert slow.speed_relative_to(slow) == 1
+    assert fast.percentile(50) == 1 and slow.percentile(100) == 4
+
+
+@pytest.mark.parametrize('mode', ['inference', 'train'])
+@pytest.mark.parametrize('part', ['backbone', 'model'])
+@pytest.mark.parametrize('name', NAMES)
+def test_every_part_runs(name, part, mode, monkeypatch):
+    """Training gives the backbone gradients, which are gone after the step; inference none."""
+    cfg = Config.fromfile(DIGITS / f'{name}.py')
+    strengths = []
+
+    def zero_grad(module: torch.nn.Module) -> None:
+        grads = [p.grad for p in module.backbone.parameters() if p.grad is not None]
+        strengths.append(sum(grad.abs().sum().item() for grad in grads))
+        clear(module)
+
+    clear = torch.nn.Module.zero_grad
+    monkeypatch.setattr(torch.nn.Module, 'zero_grad', zero_grad)
+    step = prepare(Case(name, mode, part, 'fp32', 'contiguous', 'eager'), cfg, (64, 96), 2, CPU)
+    step()
+    step()
+    assert len(strengths) == (2 if mode == 'train' else 0)
+    assert all(strengths)
+
+
+def test_precision_and_memory_format():
+    cfg = Config.fromfile(DIGITS / 'paca_digits.py')
+    seen = {}
+
+    def watch(module: torch.nn.Module, args: tuple, out: object) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            channels_last = args[0].is_contiguous(memory_format=torch.channels_last)
+            weight = module.weight.is_contiguous(memory_format=torch.channels_last)
+            seen.setdefault('first', (out.dtype, channels_last and weight))
+
+    for precision, memory_format, expected in (
+        ('fp32', 'contiguous', (torch.float32, False)),
+        ('bf16', 'channels_last', (torch.bfloat16, True)),
+    ):
+        seen.clear()
+        hook = torch.nn.modules.module.register_module_forward_hook(watch)
+        try:
+            case = Case('', 'inference', 'model', precision, memory_format, 'eager')
+            prepare(case, cfg, (64, 64), 1, CPU)()
+        finally:
+            hook.remove()
+        assert seen['first'] == expected
+
+
+def test_tool(run_tool, tmp_path):
+    """Several models in one run: a row for each combination, a file and a plot."""
+    args = [DIGITS / f'{name}.py' for name in NAMES[:2]]
+    args += ['--mode', 'inference', 'train', '--precision', 'fp32', 'bf16', '--shape', 64, 96]
+    args += ['--rounds', 2, '--warmup', 1, '--batch-size', 2]
+    files = ['--csv', tmp_path / 'out' / 'table.csv', '--plot', tmp_path / 'out' / 'bars.png']
+    code, out, err = run_tool('benchmark.py', *args, *files)
+    assert code == 0, err
+    assert 'mask_rcnn_paca_digits train bf16' in out
+    assert 'backbone, contiguous, eager, 64x96, batch of 2; cpu' in out
+    with (tmp_path / 'out' / 'table.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 and rows[0]['ratio'] == '1.0'
+    for row in rows:
+        assert float(row['images_per_second']) > 0 and float(row['peak_mib']) > 0
+        assert float(row['p50_ms']) <= float(row['p90_ms']) <= float(row['p99_ms'])
+    peaks = {row['mode']: float(row['peak_mib']) for row in rows if row['precision'] == 'fp32'}
+    assert peaks['train'] > peaks['inference']
+    assert cv2.imread(str(tmp_path / 'out' / 'bars.png')).std() > 10
+
+
+def test_loading(run_tool, tmp_path, monkeypatch):
+    sizes = Sizes(scenes=8, crops=8)
+    generate(tmp_path / 'data' / 'digit_scenes', {'train': sizes, 'val': sizes}, seed=0)
+    monkeypatch.chdir(tmp_path)
+    args = (DIGITS / 'upernet_paca_digits.py', '--mode', 'data', '--rounds', 3, '--warmup', 1)
+    code, out, err = run_tool('benchmark.py', *args)  # one batch is the whole data set
+    assert code == 0, err
+    assert 'data, batch of 8' in out
+
+
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (('nothing.py',), 'does not exist'),
+        ((ROOT / 'configs/_base_/ema.py',), 'no config of a classifier'),
+        ((DIGITS / 'paca_digits.py', '--plot', 'bars.txt'), 'name a .png, .svg or .pdf file'),
+        ((DIGITS / 'paca_digits.py', '--device', 'cuda:77'), 'no device of this machine'),
+        ((DIGITS / 'paca_digits.py', '--mode', 'data'), 'does not exist'),
+    ],
+)
+def test_bad_input(args, message, run_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_tool('benchmark.py', *args)
+    lines = [line for line in err.splitlines() if 'error: ' in line]
+    assert code == 1 and len(lines) == 1 and message in lines[0]
