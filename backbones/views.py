@@ -120,7 +120,7 @@ def watching(part: nn.Module, pattern: str) -> Iterator[Calls]:
 
 def place(name: str) -> str:
     """'stages.0.blocks.1.attn' -> 'stage1_block2'."""
-    words = re.findall(r'(stage|block|layer|token_mixer)s?\.(\d+)', name)
+    words = re.findall(r'(stage|block|layer|mixer)s?\.(\d+)', name)
     return '_'.join(f'{word}{int(number) + 1}' for word, number in words)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: safe to read, strict to load.
+"""Checkpoint files: safe to read, strict to load, written whole.
 
 A file is read with ``weights_only=True`` and a list of harmless classes, never by running what a
 pickle asks for. A pretrained backbone gets all of its tensors or an error that shows which
@@ -7,6 +7,9 @@ ones are missing, unexpected or of another shape.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import pickle
 import re
@@ -15,13 +18,15 @@ from collections import Counter, OrderedDict
 from pathlib import Path, PosixPath
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
 from .errors import UserError
+from .files import replacing
 
 
 def get_history_method(owner: object, name: str) -> object:
@@ -54,7 +59,8 @@ def load_file(path: str | Path) -> dict:
     """Read a checkpoint file (.pth, .pt or .safetensors) or URL without executing anything in it.
 
     Returns:
-        What the file holds; for safetensors a dict of tensors.
+        What the file holds; for safetensors a dict of tensors, or when the file names its classes
+        (:func:`save_weights`) ``state_dict`` and ``meta``.
 
     Raises:
         UserError: When the file is missing, damaged, or holds more than tensors and plain data.
@@ -84,6 +90,64 @@ def load_file(path: str | Path) -> dict:
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
         reason = text.strip().splitlines()[0].split('. ')[0]
         raise UserError(f"checkpoint '{path}' cannot be read: {reason}") from error
+
+
+def load_safetensors(path: str) -> dict:
+    """The tensors of a safetensors file; with its classes, if it has them, as a .pth file would."""
+    state = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, 'pt') as file:
+        metadata = file.metadata() or {}
+    if 'dataset_meta' not in metadata:
+        return state
+    return dict(state_dict=state, meta=dict(dataset_meta=json.loads(metadata['dataset_meta'])))
+
+
+def save_weights(
+    state: dict[str, Tensor], meta: dict | None, path: str | Path, add_hash: bool = False
+) -> Path:
+    """Write weights and the names of their classes, the whole file or none.
+
+    Args:
+        state: Tensors by name.
+        meta: A checkpoint's. Only the classes stay (``dataset_meta``), by which the toolboxes'
+            ``init_model`` names predictions; in a .safetensors file they are JSON in its metadata.
+        path: A file of that name is replaced at the end, at once. A .safetensors file, or else
+            PyTorch's format.
+        add_hash: Append the first 8 hex digits of the file's SHA-256 to its name, as OpenMMLab
+            does: ``name-1a2b3c4d.pth``. The same weights always get the same name.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        UserError: When it cannot be written there.
+    """
+    path = Path(path)
+    classes = get_classes(meta or {})
+    if path.suffix == '.safetensors':
+        # Clones, since the format refuses tensors that share memory, as tied weights do.
+        state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+        text = json.dumps(classes, default=np.ndarray.tolist)  # a palette may be an array
+        data = safetensors.torch.save(state, {'dataset_meta': text} if classes else None)
+    else:
+        content = dict(state_dict=state)
+        if classes:
+            content['meta'] = dict(dataset_meta=classes)
+        buffer = io.BytesIO()  # into a file, torch would also write the file's name
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+    if add_hash:
+        digest = hashlib.sha256(data).hexdigest()
+        path = path.with_name(f'{path.stem}-{digest[:8]}{path.suffix}')
+    with replacing(path) as part:
+        part.write_bytes(data)
+    return path
+
+
+def get_classes(meta: dict) -> dict:
+    """``classes``, ``palette`` and the like of a checkpoint's meta, mmengine's or mmcv 1.x's."""
+    old = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    return meta.get('dataset_meta') or old
 
 
 def get_state_dict(checkpoint: dict) -> dict[str, Tensor]:

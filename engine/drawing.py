@@ -1,25 +1,144 @@
-"""Views of a model (:mod:`mmdense.backbones.views`) drawn over the picture they are of."""
+"""Pictures: annotations, predictions, and views of a model (:mod:`mmdense.backbones.views`).
+
+What the toolboxes know is drawn by their own visualizers (``build_visualizer``, ``draw_sample``),
+what only this package knows by matplotlib (``draw_view``).
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.visualization import Visualizer
+from torch import Tensor
 
 from .files import replacing
 
 if TYPE_CHECKING:
     from ..backbones.views import View
 
-COLUMNS = 4
+VISUALIZER = {
+    'mmpretrain': 'mmpretrain.UniversalVisualizer',
+    'mmdet': 'mmdet.DetLocalVisualizer',
+    'mmseg': 'mmseg.SegLocalVisualizer',
+}
+PICTURE_SIDE = 512  # pixels; a smaller picture is enlarged until labels can be read on it
+FONT_SIZE = 12  # points, of labels
+COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
 OPACITY = 0.6  # of what lies on the picture
+
+
+def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
+    """The toolbox's visualizer; its colours let the picture through, its labels can be read.
+
+    Args:
+        cfg: Its ``default_scope`` says which toolbox's.
+        dataset_meta: ``classes``, and ``palette`` if there is one for all of them.
+    """
+    visualizer = VISUALIZERS.get(VISUALIZER[cfg.default_scope])()
+    number = len(dataset_meta.get('classes') or ())
+    palette = dataset_meta.get('palette') or ()
+    if len(palette) < number:  # or it is of another data set, of fewer classes
+        palette = np.random.default_rng(0).integers(0, 256, (number, 3)).tolist()
+    visualizer.dataset_meta = dict(dataset_meta, palette=list(map(tuple, palette)))
+    visualizer.alpha = 0.5
+    warnings.filterwarnings('ignore', 'Warning: The .* is out of bounds')  # it ends at the border
+    draw_texts = visualizer.draw_texts
+
+    def draw_large_texts(*args: object, font_sizes: int = 0, **kwargs: object) -> Visualizer:
+        return draw_texts(*args, font_sizes=max(font_sizes, FONT_SIZE), **kwargs)
+
+    visualizer.draw_texts = draw_large_texts
+    return visualizer
+
+
+def draw_sample(
+    visualizer: Visualizer,
+    picture: np.ndarray,
+    sample: BaseDataElement,
+    predicted: bool,
+    score_thr: float = 0.3,
+) -> np.ndarray:
+    """A data sample drawn on its picture; small pictures are enlarged until labels can be read.
+
+    Args:
+        visualizer: Of :func:`build_visualizer`.
+        picture: (H, W, 3) RGB.
+        sample: A toolbox's, which is not changed.
+        predicted: Draw what was predicted, rather than the annotation.
+        score_thr: Predicted instances below it are left out.
+
+    Returns:
+        (H', W', 3) RGB.
+    """
+    factor = max(1, round(PICTURE_SIDE / max(picture.shape[:2])))
+    picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    which = dict(draw_gt=not predicted, draw_pred=predicted)
+    if hasattr(visualizer, 'visualize_cls'):
+        return visualizer.visualize_cls(picture, sample, **which)
+    sample = enlarge_sample(sample, factor)
+    labels = 'pred_sem_seg' if predicted else 'gt_sem_seg'
+    if labels in sample:
+        # The toolbox's own labels would be as transparent as its colours.
+        visualizer.add_datasample('', picture, sample, **which, with_labels=False)
+        name_regions(visualizer, sample.get(labels).data[0].numpy())
+    else:
+        visualizer.add_datasample('', picture, sample, **which, pred_score_thr=score_thr)
+    return visualizer.get_image()
+
+
+def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:
+    """A sample of a picture whose every pixel becomes ``factor`` x ``factor``."""
+    sample = sample.clone()
+    for name, field in sample.items():
+        if isinstance(field, PixelData):
+            maps = {key: enlarge(value, factor) for key, value in field.items()}
+            setattr(sample, name, PixelData(metainfo=field.metainfo, **maps))
+    for name in {'gt_instances', 'pred_instances'} & set(sample.keys()):
+        found = sample.get(name)
+        if 'bboxes' in found:
+            found.bboxes = getattr(found.bboxes, 'tensor', found.bboxes) * factor
+        if 'masks' in found and isinstance(found.masks, Tensor):
+            found.masks = enlarge(found.masks, factor)
+        elif 'masks' in found:  # an annotation's
+            size = (found.masks.height * factor, found.masks.width * factor)
+            found.masks = found.masks.resize(size)
+    return sample
+
+
+def enlarge(maps: Tensor, factor: int) -> Tensor:
+    """(..., H, W) -> (..., factor H, factor W), every value repeated."""
+    return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def name_regions(visualizer: Visualizer, labels: np.ndarray) -> None:
+    """Write the class's name into the widest part of every class of a label map (H, W)."""
+    classes = visualizer.dataset_meta['classes']
+    for label in np.unique(labels):
+        if label < len(classes):  # others are ignored pixels
+            region = np.pad(labels == label, 1).astype(np.uint8)
+            *_, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(region, cv2.DIST_L2, 5))
+            visualizer.draw_texts(
+                classes[label],
+                np.array([x - 1, y - 1]),
+                colors='white',
+                font_sizes=FONT_SIZE,
+                vertical_alignments='center',
+                horizontal_alignments='center',
+                bboxes=dict(facecolor='black', alpha=0.8, pad=0.7, edgecolor='none'),
+            )
 
 
 def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) -> None:
@@ -38,10 +157,12 @@ def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) 
         order = np.argsort(-sizes, kind='stable')
     order = order[:max_maps]
     extra = view.partition or view.colours is not None
-    rows = math.ceil((1 + extra + len(order)) / COLUMNS)
+    panels = 1 + extra + len(order)
+    columns = COLUMNS + (panels % COLUMNS == 1)
+    rows = math.ceil(panels / columns)
     height = INCHES * picture.shape[0] / picture.shape[1] + 0.3
-    figure = Figure(figsize=(COLUMNS * INCHES, rows * height), layout='constrained', dpi=100)
-    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    figure = Figure(figsize=(columns * INCHES, rows * height), layout='constrained', dpi=100)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
 

@@ -7,18 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UserError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A place to write ``path`` at: it gets its name, at once, when the block has ended well.
 
     Makes the folder. After an error nothing of the new file is left, and an old one is as it was.
+
+    Raises:
+        UserError: When the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)

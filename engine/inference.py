@@ -1,8 +1,7 @@
 """From a config, a checkpoint and a picture to a prediction, the same for the three toolboxes.
 
 ``load_model`` gives the model with its weights, ``load_image`` takes a picture through the config's
-own test pipeline, ``predict`` runs the one on the other, ``describe`` and ``draw`` make JSON and a
-picture of what comes out.
+own test pipeline, ``predict`` runs the one on the other, ``describe`` makes JSON of what comes out.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.structures import BaseDataElement
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
+from torch import nn
 
 from .checkpoint import get_state_dict, load_file
 from .checks import check_checkpoint, check_model
@@ -26,13 +24,7 @@ from .errors import UserError
 from .launch import name_unreadable_files, replace_sync_bn
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-VISUALIZER = {
-    'mmpretrain': 'mmpretrain.UniversalVisualizer',
-    'mmdet': 'mmdet.DetLocalVisualizer',
-    'mmseg': 'mmseg.SegLocalVisualizer',
-}
 TASKS = {'mmpretrain': 'classifier', 'mmdet': 'detector', 'mmseg': 'segmentor'}
-PICTURE_SIDE = 512  # pixels; a smaller picture is enlarged until labels can be read on it
 TOP = 5  # classes that a classifier's description names
 
 
@@ -112,8 +104,8 @@ def find_saved_meta(content: dict) -> dict:
 def find_dataset_meta(cfg: Config) -> dict:
     """``classes`` and ``palette`` of the config's test data, as far as its type knows them."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        known = getattr(DATASETS.get(dataset.get('type', '')), 'METAINFO', {})
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        known = getattr(registry.get(dataset.get('type', '')), 'METAINFO', {})
     meta = {**known, **(dataset.get('metainfo') or {})}
     return {key: meta[key] for key in ('classes', 'palette') if meta.get(key) is not None}
 
@@ -226,46 +218,3 @@ def encode_mask(mask: np.ndarray) -> dict:
     """A mask (H, W) as COCO's run lengths."""
     rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return dict(size=rle['size'], counts=rle['counts'].decode())
-
-
-def build_visualizer(cfg: Config, dataset_meta: dict) -> object:
-    """The toolbox's own visualizer, that keeps nothing."""
-    visualizer = VISUALIZERS.get(VISUALIZER[cfg.default_scope])()
-    palette = np.random.default_rng(0).integers(0, 256, (len(dataset_meta['classes']), 3)).tolist()
-    meta = {'palette': palette, **dataset_meta}
-    visualizer.dataset_meta = dict(meta, palette=list(map(tuple, meta['palette'])))
-    return visualizer
-
-
-def draw(
-    visualizer: object, image: np.ndarray, sample: BaseDataElement, score_thr: float
-) -> np.ndarray:
-    """The prediction drawn on its picture (H, W, 3), RGB; small pictures are enlarged.
-
-    Args:
-        visualizer: Of :func:`build_visualizer`.
-        image: The picture that was read, RGB.
-        sample: Of :func:`predict`.
-        score_thr: Instances of a detector below it are left out.
-    """
-    factor = max(1, round(PICTURE_SIDE / max(image.shape[:2])))
-    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    if 'pred_label' in sample:
-        return visualizer.visualize_cls(image, sample, draw_gt=False)
-    sample = sample.clone()
-    if 'pred_sem_seg' in sample:
-        labels = enlarge(sample.pred_sem_seg.data, factor)
-        sample.pred_sem_seg = PixelData(data=labels)
-        visualizer.add_datasample('', image, sample, draw_gt=False)
-    else:
-        found = sample.pred_instances
-        found.bboxes = found.bboxes * factor
-        if 'masks' in found:
-            found.masks = enlarge(found.masks, factor)
-        visualizer.add_datasample('', image, sample, draw_gt=False, pred_score_thr=score_thr)
-    return visualizer.get_image()
-
-
-def enlarge(maps: Tensor, factor: int) -> Tensor:
-    """(..., H, W) -> (..., factor H, factor W), every value repeated."""
-    return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

@@ -1,9 +1,10 @@
 """Published files, in every format that the four originals write, become this project's."""
 
-import runpy
 import sys
 import types
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,20 +29,9 @@ SMALLEST = {
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    """Runs tools/convert_checkpoint.py as a script; returns its exit code, output and errors."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, args)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools/convert_checkpoint.py'), run_name='__main__')
-        except SystemExit as error:  # Python prints a text and exits with 1
-            code, text = (1, f'{error}\n') if isinstance(error.code, str) else (error.code, '')
-            print(text, end='', file=sys.stderr)
-        return code, *capsys.readouterr()
-
-    return run
+def tool(run_tool) -> Callable[..., tuple[int, str, str]]:
+    """Runs tools/convert_checkpoint.py; returns its exit code, output and errors."""
+    return partial(run_tool, 'convert_checkpoint.py')
 
 
 def build(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine import inference
+from mmdense.engine import drawing, inference
 
 ROOT = Path(mmdense.__file__).parent
 CONFIGS = {
@@ -115,8 +115,8 @@ def test_overlay_lies_on_its_objects():
     meta = dict(classes=('a', 'b'), palette=[[0, 0, 0], [255, 0, 0]])
     grey = np.full((100, 100, 3), 128, np.uint8)
     for scope, sample in samples.items():
-        visualizer = inference.build_visualizer(Config(dict(default_scope=scope)), meta)
-        overlay = inference.draw(visualizer, grey, sample, 0.3)
+        visualizer = drawing.build_visualizer(Config(dict(default_scope=scope)), meta)
+        overlay = drawing.draw_sample(visualizer, grey, sample, predicted=True)
         inside, outside = overlay[275, 200].astype(int), overlay[450, 450].astype(int)
         assert overlay.shape == (500, 500, 3)
         assert inside[0] - inside[1] > 50  # red, in RGB
@@ -200,6 +200,20 @@ class TestBadInput:
         image = place / 'scenes' / 'images' / 'val' / '000000.png'
         args = (config('detector'), place / 'detector.pth', image, '--kinds', 'similarity')
         self.check(run_tool('visualize.py', *args), 'PaCaViT has none of these to show')
+
+
+@pytest.mark.parametrize(
+    'name, first, number',
+    [
+        ('paca/paca_t_in1k', 'tench', 1000),
+        ('fcvit/mask_rcnn_fcvit_b12_1x', 'person', 80),
+        ('msf/upernet_msf_s_160k', 'wall', 150),
+        ('digits/upernet_paca_digits', 'background', 11),
+    ],
+)
+def test_classes_without_a_checkpoint_that_names_them(name, first, number):
+    classes = inference.find_dataset_meta(Config.fromfile(ROOT / f'configs/{name}.py'))['classes']
+    assert classes[0].startswith(first) and len(classes) == number
 
 
 def test_pictures_of_one_name(tmp_path):

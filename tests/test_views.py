@@ -164,7 +164,7 @@ def test_similarity_weighs_the_context():
     name = 'stages.2.blocks.1.token_mixer.1.context'
     call = record(model, rf'{name}$')[name]
     added = to_tokens(call.out - call.args[0])[0].unflatten(1, (8, -1))  # (N, h, d)
-    similarity = views['stage3_block2_token_mixer2'].maps.flatten(1).T  # (N, h)
+    similarity = views['stage3_block2_mixer2'].maps.flatten(1).T  # (N, h)
     assert similarity.mean().abs() < 1e-5
     weight = similarity[..., None]
     context = (added * weight).sum(dim=0) / weight.square().sum(dim=0)  # (h, d), least squares

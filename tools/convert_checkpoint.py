@@ -11,15 +11,11 @@ comes nearest and what differs.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.checkpoint import load_file
+from mmdense.engine.checkpoint import load_file, save_weights
 from mmdense.engine.convert import Conversion, convert, has_averaged_weights, pick_weights
 from mmdense.engine.errors import UserError
 
@@ -54,27 +50,6 @@ def describe(conversion: Conversion) -> str:
     return '\n'.join(lines)
 
 
-def save(state: dict[str, torch.Tensor], meta: dict | None, path: Path) -> None:
-    """Write the whole file or none: a file of that name is replaced at the end, at once.
-
-    Of ``meta`` the classes stay, by which the toolboxes' ``init_model`` names predictions.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.part')
-    try:
-        if path.suffix == '.safetensors':
-            save_file({key: value.contiguous() for key, value in state.items()}, part)
-        else:
-            content = {'state_dict': state}
-            if meta:
-                kept = ('dataset_meta', 'CLASSES', 'PALETTE')
-                content['meta'] = {key: meta[key] for key in kept if key in meta}
-            torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def main() -> None:
     args = parse_args()
     dst = Path(args.dst)
@@ -87,7 +62,7 @@ def main() -> None:
         conversion = convert(pick_weights(checkpoint, ema=args.ema))
     except UserError as error:
         raise UserError(f"'{args.src}': {error}") from error
-    save(conversion.state_dict, checkpoint.get('meta'), dst)
+    save_weights(conversion.state_dict, checkpoint.get('meta'), dst)
     print(describe(conversion))
     print(f"{len(conversion.state_dict)} tensors written to '{dst}'")
     if has_averaged_weights(checkpoint) and not args.ema:

@@ -222,7 +222,7 @@ def draw_pictures() -> list[Path]:
         run_command([sys.executable, 'tools/predict.py', *model, *scenes, '--out-dir', folder])
     model = [str(DETECT.config_path), str(DETECT.checkpoint), scenes[-1]]
     folder = str(PICTURES / 'clusters')
-    options = ['--kinds', 'clusters', '--out-dir', folder]
+    options = ['--kinds', 'clusters', '--max-maps', '6', '--out-dir', folder]
     run_command([sys.executable, 'tools/visualize.py', *model, *options])
     return sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')])
 

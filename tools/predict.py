@@ -21,7 +21,7 @@ from mmengine.structures import BaseDataElement
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import inference, launch
+from mmdense.engine import drawing, inference, launch
 from mmdense.engine.errors import UserError
 from mmdense.engine.files import replacing
 
@@ -70,7 +70,7 @@ def main() -> None:
     pipeline = inference.build_pipeline(cfg)
     model = inference.load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
-    visualizer = inference.build_visualizer(cfg, model.dataset_meta)
+    visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
     out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
     unreadable = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
@@ -82,7 +82,7 @@ def main() -> None:
         sample = inference.predict(model, batch)
         content = dict(image=str(image), **inference.describe(sample, classes, args.score_thr))
         picture = mmcv.imread(str(image), channel_order='rgb')
-        overlay = inference.draw(visualizer, picture, sample, args.score_thr)
+        overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
         write(out_dir, name, content, overlay, sample)
     print(f"{len(images) - len(unreadable)} of {len(images)} pictures: '{out_dir}'")
     for error in unreadable[:-1]:

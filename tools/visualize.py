@@ -10,6 +10,7 @@ Writes one page per kind and place in the model: heat maps over the picture that
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -85,7 +86,9 @@ def main() -> None:
     out_dir = Path(
         args.out_dir or Path('work_dirs', Path(args.config).stem, 'views', Path(args.image).stem)
     )
+    classes = model.dataset_meta['classes']
     pages = [(f'{kind}_{view.name}.png', view) for kind in views for view in views[kind]]
+    pages = [(name, v if v.name != 'head' else replace(v, labels=classes)) for name, v in pages]
     for name, view in tqdm(pages, 'pages', disable=None):
         draw_view(picture, view, out_dir / name, args.max_maps)
     for kind, found in views.items():

@@ -1,0 +1,125 @@
+"""Look at a data set: what comes out of its pipeline, with the annotations drawn on it.
+
+python tools/browse.py configs/digits/mask_rcnn_paca_digits.py
+python tools/browse.py configs/paca/upernet_paca_s_160k.py --split val --number 50 --out pictures
+
+Reads no weights and builds no model. Pictures are drawn by the toolbox's own visualizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import set_random_seed
+from torch import Tensor
+from tqdm import tqdm
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import drawing, inference, launch
+from mmdense.engine.checks import check_data, find_datasets
+from mmdense.engine.errors import UserError
+from mmdense.engine.files import replacing
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Look at a data set with its annotations')
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('--out', help='folder for pictures (default: work_dirs/<config>/browse)')
+    parser.add_argument('--number', type=int, default=20, help='how many samples (default: 20)')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='draws the samples and their augmentation (default: 0)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=launch.KeyValueAction,
+        help='settings that override the config, as key=value',
+    )
+    args = parser.parse_args()
+    if args.number < 1:
+        parser.error('--number must be at least 1')
+    return args
+
+
+def build_dataset(cfg: Config, split: str) -> BaseDataset:
+    """The data set of a split, alone or in its wrappers.
+
+    Raises:
+        UserError: When the config has none, or its files are missing or hold no sample.
+    """
+    loader = f'{split}_dataloader'
+    if cfg.get(loader) is None:
+        raise UserError(f'the config has no {loader}')
+    check_data(cfg, (loader,))
+    launch.name_unreadable_files()
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            return DATASETS.build(cfg[loader].dataset)
+    except ValueError as error:
+        if 'need at least one array to concatenate' not in str(error):
+            raise
+        raise UserError(
+            f'no image of {loader} is left; check ann_file, suffixes, metainfo and filter_cfg'
+        ) from error
+
+
+def packs_rgb(cfg: Config, split: str) -> bool:
+    """Whether pictures leave the pipeline as RGB.
+
+    The loading transforms read BGR. RGB are the pictures of data sets that hold them in memory,
+    like CIFAR, and those that the model's preprocessor would turn into BGR.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    datasets = find_datasets(cfg[f'{split}_dataloader'].dataset)
+    steps = [step for dataset in datasets for step in dataset.get('pipeline', [])]
+    is_read = any('LoadImage' in str(step['type']) for step in steps)
+    return preprocessor.get('rgb_to_bgr', False) or not is_read
+
+
+def to_picture(inputs: Tensor, is_rgb: bool) -> np.ndarray:
+    """A packed image (C, H, W) as an RGB picture (H, W, 3).
+
+    Raises:
+        UserError: When the pipeline packs something else, e.g. several views.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or len(inputs) not in (1, 3):
+        found = getattr(inputs, 'shape', type(inputs).__name__)
+        raise UserError(
+            f'only images of one or three channels are drawn; the pipeline packs {found}'
+        )
+    picture = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+    picture = picture if is_rgb else picture[..., ::-1]
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = launch.read_config(args.config, args.cfg_options)
+    inference.check_task(cfg, args.config)
+    dataset = build_dataset(cfg, args.split)
+    visualizer = drawing.build_visualizer(cfg, dataset.metainfo)
+    is_rgb = packs_rgb(cfg, args.split)
+    out = Path(args.out or Path('work_dirs', Path(args.config).stem, 'browse'))
+    digits = len(str(len(dataset)))
+    indices = np.random.default_rng(args.seed).permutation(len(dataset))[: args.number]
+    for index in tqdm(sorted(indices.tolist()), 'pictures', disable=None):
+        set_random_seed(args.seed + index)
+        item = dataset[index]
+        sample = item['data_samples']
+        picture = to_picture(item['inputs'], is_rgb)
+        picture = drawing.draw_sample(visualizer, picture, sample, predicted=False)
+        name = f'{index:0{digits}}_{Path(sample.get("img_path") or "").stem}'
+        with replacing(out / f'{name.rstrip("_")}.png') as part:
+            cv2.imwrite(str(part), picture[..., ::-1])
+    print(f"{len(indices)} of {len(dataset)} samples: '{out}'")
+
+
+if __name__ == '__main__':
+    launch.run(main)
