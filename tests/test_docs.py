@@ -11,6 +11,7 @@ import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
 
 ROOT = Path(mmdense.__file__).parent
+NO_PAGE = ('__init__', 'demo', 'model_zoo')  # of make's, in README.md
 SIZES = {'train': Sizes(scenes=4, crops=4), 'val': Sizes(scenes=2, crops=2)}
 SHORT = {
     'my_detector.py': ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'],
@@ -57,3 +58,27 @@ def test_finetuning_configs_train(name, place):
     assert result.returncode == 0, result.stderr[-3000:]
     metric = 'bbox_mAP' if name == 'my_detector.py' else 'mIoU'
     assert metric in result.stdout + result.stderr
+
+
+TOOLS = [path.stem for path in (ROOT / 'tools').glob('*.py') if path.stem not in NO_PAGE]
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_pages_of_tools(tool):
+    """Each tool has a page, which the README links; the options that it names exist."""
+    page = (ROOT / 'docs' / 'tools' / f'{tool}.md').read_text()
+    code = (ROOT / 'tools' / f'{tool}.py').read_text() + (ROOT / 'engine/launch.py').read_text()
+    assert f'docs/tools/{tool}.md' in (ROOT / 'README.md').read_text()
+    assert f'tools/{tool}.py' in page
+    for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page)):
+        assert f"'{option}'" in code, option
+
+
+@pytest.mark.parametrize(
+    'page', [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').rglob('*.md')], ids=str
+)
+def test_links(page):
+    """Local links lead to files."""
+    for link in re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', page.read_text()):
+        if not link.startswith(('http://', 'https://')):
+            assert (page.parent / link).exists(), link
