@@ -32,9 +32,9 @@ class View:
         name: Where in the model they come from, e.g. ``'stage1_block1'``.
         maps: (K, H, W).
         labels: K of them.
-        stride: Pixels of the image per position.
+        stride: Pixels of the image per position; None for the power of two that fits.
         signed: Zero is the middle: maps tell more from less, rather than how much.
-        partition: Every position belongs to the map that is largest there.
+        owners: (H, W), the map that each position belongs to, of a partition.
         colours: (H, W, 3) in [0, 1], a summary of channels that are too many to show.
         query: (x, y), the pixel of the image that asks, of attention.
     """
@@ -42,16 +42,17 @@ class View:
     name: str
     maps: Tensor
     labels: tuple[str, ...]
-    stride: int
+    stride: int | None
     signed: bool = False
-    partition: bool = False
+    owners: Tensor | None = None
     colours: Tensor | None = None
     query: tuple[int, int] | None = None
 
     def cpu(self) -> View:
         """The same with float32 tensors on the CPU."""
         colours = None if self.colours is None else self.colours.float().cpu()
-        return replace(self, maps=self.maps.float().cpu(), colours=colours)
+        owners = None if self.owners is None else self.owners.cpu()
+        return replace(self, maps=self.maps.float().cpu(), colours=colours, owners=owners)
 
 
 class Call(NamedTuple):
@@ -146,7 +147,10 @@ def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
 
 
 def paca_clusters(calls: Calls, query: Query) -> Iterator[View]:
-    """Z of each block that does not use an earlier block's, each cluster a distribution over N."""
+    """Z of each block that does not use an earlier block's, each cluster a distribution over N.
+
+    A position belongs to the cluster in which it weighs most.
+    """
     before = None
     for name, call in calls.items():
         size, assignment = call.args[1], call.out[1]
@@ -154,15 +158,20 @@ def paca_clusters(calls: Calls, query: Query) -> Iterator[View]:
             continue
         before = assignment
         maps = assignment[0].unflatten(1, size)
-        yield View(place(name), maps, number('cluster', maps), stride_of(name), partition=True)
+        labels = number('cluster', maps)
+        yield View(place(name), maps, labels, stride_of(name), owners=maps.argmax(dim=0))
 
 
 def head_clusters(calls: Calls, query: Query) -> Iterator[View]:
-    """Z of the segmentation head, whose clusters are the classes."""
+    """Z of the segmentation head, whose clusters are the classes.
+
+    A position belongs to the class of its largest logit, as in training: Z is smaller for classes
+    that fill more of the image.
+    """
     for call in calls.values():
         logits = call.out[0]  # (K, H, W)
         maps = logits.flatten(1).softmax(dim=1).view_as(logits)
-        yield View('head', maps, number('class', maps), STEM_STRIDE, partition=True)
+        yield View('head', maps, number('class', maps), None, owners=logits.argmax(dim=0))
 
 
 def paca_attention(calls: Calls, query: Query) -> Iterator[View]:
@@ -173,9 +182,13 @@ def paca_attention(calls: Calls, query: Query) -> Iterator[View]:
         size, assignment = call.args[1], call.out[1]
         q, k = (split_heads(calls[f'{name}.{p}'].out, call.module.num_heads) for p in 'qk')
         q = q[:, token_at(query, stride_of(name), size)]
-        weights = (torch.einsum('hd,hld->hl', q, k) * q.shape[1] ** -0.5).softmax(dim=1)
+        logits = torch.einsum('hd,hld->hl', q, k) * q.shape[1] ** -0.5
         if call.module.num_clusters:
-            weights = weights @ assignment[0]  # (h, M) -> (h, N)
+            weights = logits.softmax(dim=1) @ assignment[0]  # (h, M) -> (h, N)
+        else:
+            valid = call.args[3]  # (1, 1, N), of padded images, or None
+            hidden = ~valid[0] if valid is not None else torch.zeros_like(logits, dtype=torch.bool)
+            weights = logits.masked_fill(hidden, float('-inf')).softmax(dim=1)
         maps = weights.unflatten(1, size)
         yield View(place(name), maps, number('head', maps), stride_of(name), query=query)
 
@@ -256,7 +269,7 @@ def msf_displacement(calls: Calls, query: Query) -> Iterator[View]:
 
 
 def pyramid_features(calls: Calls, query: Query) -> Iterator[View]:
-    """The map of each stage."""
+    """The map of each stage, before a norm that belongs to the output alone (FCViT's)."""
     for name, call in calls.items():
         yield summarize(place(name), call.out[0], stride_of(name))
 

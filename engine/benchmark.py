@@ -6,6 +6,7 @@ the ratio of times that lie next to each other.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import statistics
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from .inference import build_model, find_num_classes
+from .launch import name_unreadable_files
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 NUM_BOXES = 8  # objects in a made-up image for a detector's training
@@ -64,15 +66,20 @@ class Timing:
         batch_size: Images per pass.
         seconds: Of each pass.
         peak_bytes: Most that tensors took at once during a pass, beside weights and input.
+        loaded: Images that came in all those seconds, of data loading: its batches arrive in
+            bursts, so that single ones say little.
     """
 
     batch_size: int
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
+    loaded: int | None = None
 
     @property
     def images_per_second(self) -> float:
-        """At the median pass."""
+        """At the median pass; of data loading, on average."""
+        if self.loaded is not None:
+            return self.loaded / sum(self.seconds)
         return self.batch_size / statistics.median(self.seconds)
 
     def percentile(self, percent: float) -> float:
@@ -81,6 +88,8 @@ class Timing:
 
     def speed_relative_to(self, other: Timing) -> float:
         """Median over the rounds of the other's time by this one's; 2 is twice as fast."""
+        if self.loaded is not None or other.loaded is not None:
+            return self.images_per_second / other.images_per_second
         return statistics.median(
             theirs * self.batch_size / (ours * other.batch_size)
             for ours, theirs in zip(self.seconds, other.seconds)
@@ -91,12 +100,20 @@ def prepare(
     case: Case, cfg: Config, shape: tuple[int, int], batch_size: int, device: torch.device
 ) -> Step:
     """One pass of a case, as a function, with random weights and images of ``shape``."""
+    cfg = copy.deepcopy(cfg)
+    if 'size' in (cfg.model.get('data_preprocessor') or {}):
+        cfg.model.data_preprocessor.size = shape  # a segmentor's, to which training pads
+    keep_all(cfg.model.get('test_cfg'))
     model = build_model(cfg, device).train(case.mode == 'train')
     channels_last = case.memory_format == 'channels_last'
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     if case.execution == 'compiled':
-        model.backbone.compile()
+        # Models of one class share a cache: another image size must not make shapes dynamic, nor
+        # the number of models end in eager execution.
+        torch._dynamo.config.recompile_limit += 2
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        model.backbone.compile(dynamic=False)
     run = run_backbone if case.part == 'backbone' else run_model
     pass_once = run(model, cfg, shape, batch_size, device, channels_last)
     dtype = DTYPES[case.precision]
@@ -112,6 +129,18 @@ def prepare(
             model.zero_grad()
 
     return step
+
+
+def keep_all(node: object) -> None:
+    """Let no score below a detector's ``test_cfg`` be too low.
+
+    With random weights of a softmax all are, and neither suppression nor the mask head would run.
+    """
+    if isinstance(node, dict):
+        if 'score_thr' in node:
+            node['score_thr'] = 0.0
+        for child in node.values():
+            keep_all(child)
 
 
 def run_backbone(
@@ -138,7 +167,7 @@ def run_model(
     channels_last: bool,
 ) -> Callable[[], object]:
     """The whole model: in eval mode its predictions, in training its loss on made-up labels."""
-    samples = [make_sample(cfg, shape) for _ in range(batch_size)]
+    samples = [make_sample(cfg, shape, model.training) for _ in range(batch_size)]
     channels = cfg.model.backbone.get('in_channels', 3)
     images = [torch.randint(0, 256, (channels, *shape), dtype=torch.uint8) for _ in samples]
 
@@ -152,32 +181,41 @@ def run_model(
     return pass_once
 
 
-def make_sample(cfg: Config, shape: tuple[int, int]) -> object:
-    """The toolbox's data sample of an image of ``shape``, with labels of the model's classes."""
-    height, width = shape
+def make_sample(cfg: Config, shape: tuple[int, int], labelled: bool) -> object:
+    """The toolbox's data sample of an image of ``shape``, on demand with made-up labels."""
     num_classes = find_num_classes(cfg.model)
     metainfo = dict(
         img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0), img_id=0
     )
     if cfg.default_scope == 'mmpretrain':
-        sample = DataSample(metainfo=metainfo).set_gt_label(0)
+        sample = DataSample(metainfo=metainfo)
+        if labelled:
+            sample.set_gt_label(0)
     elif cfg.default_scope == 'mmseg':
         sample = SegDataSample(metainfo=metainfo)
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
+        if labelled:
+            sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
     else:
         sample = DetDataSample(metainfo=metainfo)
-        corner = torch.rand(NUM_BOXES, 2) * torch.tensor([width / 2, height / 2])
-        boxes = torch.cat([corner, corner + torch.tensor([width / 3, height / 3])], dim=1)
-        masks = np.zeros((NUM_BOXES, *shape), np.uint8)
-        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
-            mask[top:bottom, left:right] = 1
-        sample.gt_instances = InstanceData(
-            bboxes=boxes,
-            labels=torch.randint(0, num_classes, (NUM_BOXES,)),
-            masks=BitmapMasks(masks, height, width),
-        )
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+        if labelled:
+            sample.gt_instances = make_instances(shape, num_classes)
+            sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
     return sample
+
+
+def make_instances(shape: tuple[int, int], num_classes: int) -> InstanceData:
+    """Boxes of a third of the image's sides, anywhere, that their masks fill."""
+    height, width = shape
+    corner = torch.rand(NUM_BOXES, 2) * torch.tensor([width / 2, height / 2])
+    boxes = torch.cat([corner, corner + torch.tensor([width / 3, height / 3])], dim=1)
+    masks = np.zeros((NUM_BOXES, *shape), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
+        mask[top:bottom, left:right] = 1
+    return InstanceData(
+        bboxes=boxes,
+        labels=torch.randint(0, num_classes, (NUM_BOXES,)),
+        masks=BitmapMasks(masks, height, width),
+    )
 
 
 def measure_peak(step: Step, device: torch.device) -> int:
@@ -243,13 +281,15 @@ def measure_loading(cfg: Config, warmup: int, rounds: int) -> Iterator[list[Timi
 
     A data set that ends before is begun again.
     """
+    name_unreadable_files()
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         loader = Runner.build_dataloader(cfg.train_dataloader)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    timing = Timing(loader.batch_size)
+    timing = Timing(cfg.train_dataloader.batch_size, loaded=0)
     for i in range(warmup + rounds):
         start = time.perf_counter()
-        next(batches)
+        batch = next(batches)
         if i >= warmup:
             timing.seconds.append(time.perf_counter() - start)
+            timing.loaded += len(batch['inputs'])
         yield [timing]

@@ -159,15 +159,19 @@ def check_pretrained(model: nn.Module) -> None:
             select_pretrained(module, **pretrained)
 
 
-def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
+def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> dict:
     """The file holds this model's tensors, or at least those of its backbone.
 
     Heads may differ when a run starts from another one's weights, since classes do.
+
+    Returns:
+        What the file holds.
     """
     own = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
     if not whole_model:
         own = {k: v for k, v in own.items() if k.startswith('backbone.')} or own
-    found = get_state_dict(load_file(path))
+    content = load_file(path)
+    found = get_state_dict(content)
     if not whole_model:  # as for pretrained files, the number of clusters and some norms may differ
         backbone = getattr(model, 'backbone', None)
         patterns = (getattr(backbone, a, None) for a in ('may_change_shape', 'may_be_absent'))
@@ -178,6 +182,7 @@ def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> None:
     if problem:
         part = type(model).__name__ if whole_model else 'backbone'
         raise UserError(f"checkpoint '{path}' is of another model than this {part}: {problem}")
+    return content
 
 
 def _strip_backbone(state: dict) -> dict:

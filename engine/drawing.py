@@ -23,6 +23,8 @@ from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
+from .checks import find_datasets
+from .errors import UserError
 from .files import replacing
 
 if TYPE_CHECKING:
@@ -38,6 +40,35 @@ FONT_SIZE = 12  # points, of labels
 COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
 OPACITY = 0.6  # of what lies on the picture
+
+
+def packs_rgb(cfg: Config, split: str) -> bool:
+    """Whether pictures leave the pipeline as RGB.
+
+    The loading transforms read BGR. RGB are the pictures of data sets that hold them in memory,
+    like CIFAR, and those that the model's preprocessor would turn into BGR.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    datasets = find_datasets(cfg[f'{split}_dataloader'].dataset)
+    steps = [step for dataset in datasets for step in dataset.get('pipeline', [])]
+    is_read = any('LoadImage' in str(step['type']) for step in steps)
+    return preprocessor.get('rgb_to_bgr', False) or not is_read
+
+
+def to_picture(inputs: Tensor, is_rgb: bool) -> np.ndarray:
+    """A packed image (C, H, W) as an RGB picture (H, W, 3).
+
+    Raises:
+        UserError: When the pipeline packs something else, e.g. several views.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or len(inputs) not in (1, 3):
+        found = getattr(inputs, 'shape', type(inputs).__name__)
+        raise UserError(
+            f'only images of one or three channels are drawn; the pipeline packs {found}'
+        )
+    picture = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+    picture = picture if is_rgb else picture[..., ::-1]
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
 
 
 def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
@@ -103,16 +134,18 @@ def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:
     """A sample of a picture whose every pixel becomes ``factor`` x ``factor``."""
     sample = sample.clone()
     for name, field in sample.items():
-        if isinstance(field, PixelData):
+        if isinstance(field, PixelData) and factor > 1:
             maps = {key: enlarge(value, factor) for key, value in field.items()}
             setattr(sample, name, PixelData(metainfo=field.metainfo, **maps))
     for name in {'gt_instances', 'pred_instances'} & set(sample.keys()):
         found = sample.get(name)
         if 'bboxes' in found:
             found.bboxes = getattr(found.bboxes, 'tensor', found.bboxes) * factor
-        if 'masks' in found and isinstance(found.masks, Tensor):
+        if 'masks' not in found or factor == 1:
+            continue
+        if isinstance(found.masks, Tensor):
             found.masks = enlarge(found.masks, factor)
-        elif 'masks' in found:  # an annotation's
+        else:  # an annotation's
             size = (found.masks.height * factor, found.masks.width * factor)
             found.masks = found.masks.resize(size)
     return sample
@@ -151,12 +184,11 @@ def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) 
         max_maps: How many maps at most; of a partition those with the most positions.
     """
     order = np.arange(len(view.maps))
-    owners = view.maps.argmax(dim=0).numpy()
-    if view.partition:
-        sizes = np.bincount(owners.ravel(), minlength=len(order))
+    if view.owners is not None:
+        sizes = np.bincount(view.owners.numpy().ravel(), minlength=len(order))
         order = np.argsort(-sizes, kind='stable')
     order = order[:max_maps]
-    extra = view.partition or view.colours is not None
+    extra = view.owners is not None or view.colours is not None
     panels = 1 + extra + len(order)
     columns = COLUMNS + (panels % COLUMNS == 1)
     rows = math.ceil(panels / columns)
@@ -170,9 +202,10 @@ def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) 
     show_picture(next(panels), picture, name_place(view.name))
     if view.query is not None:
         axes[0].plot(*view.query, 'P', color='red', markersize=9, markeredgecolor='white')
-    if view.partition:
+    if view.owners is not None:
+        colours = tell_apart(len(sizes))[view.owners.numpy()]
         title = f'partition: {(sizes > 0).sum()} of {len(sizes)}'
-        show_colours(next(panels), picture, view, tell_apart(len(sizes))[owners], title)
+        show_colours(next(panels), picture, view, colours, title)
     if view.colours is not None:
         show_colours(next(panels), picture, view, view.colours.numpy(), 'principal components')
     for i in order:
@@ -197,7 +230,7 @@ def show_colours(
 ) -> None:
     """Colours (h, w, 3) per position over the picture."""
     show_picture(axis, picture, title)
-    axis.imshow(colours, alpha=OPACITY, extent=extent_of(view), interpolation='nearest')
+    axis.imshow(colours, alpha=OPACITY, extent=extent_of(view, picture), interpolation='nearest')
     cut_to(axis, picture)
 
 
@@ -212,16 +245,17 @@ def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int) -> None:
         vmin=-limit if view.signed else None,
         vmax=limit,
         alpha=OPACITY,
-        extent=extent_of(view),
+        extent=extent_of(view, picture),
         interpolation='bilinear',
     )
     cut_to(axis, picture)
 
 
-def extent_of(view: View) -> tuple[int, int, int, int]:
+def extent_of(view: View, picture: np.ndarray) -> tuple[int, int, int, int]:
     """Left, right, lower and upper end of a view's maps, in pixels of the picture."""
     height, width = view.maps.shape[1:]
-    return 0, width * view.stride, height * view.stride, 0
+    stride = view.stride or 2 ** math.ceil(math.log2(picture.shape[0] / height))
+    return 0, width * stride, height * stride, 0
 
 
 def cut_to(axis: Axes, picture: np.ndarray) -> None:

@@ -5,6 +5,7 @@ Batch, height and width stay free. What comes out is compared with the model at 
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -56,7 +57,14 @@ class AdaptivePool(nn.Module):
         return inside / inside.sum(dim=1, keepdim=True)
 
 
-def free_sizes(module: nn.Module) -> None:
+def free_sizes(module: nn.Module) -> nn.Module:
+    """A copy in which nothing fixes the image's size, as :func:`replace_layers` makes it."""
+    module = copy.deepcopy(module)
+    replace_layers(module)
+    return module
+
+
+def replace_layers(module: nn.Module) -> None:
     """Replace what would fix a traced image's size: adaptive pools but global ones, upsampling.
 
     mmseg's ``Upsample`` computes its size with ``int``, whose result a trace keeps.
@@ -72,7 +80,7 @@ def free_sizes(module: nn.Module) -> None:
             upsample = nn.Upsample(child.size, child.scale_factor, child.mode, align)
             setattr(module, name, upsample)
         else:
-            free_sizes(child)
+            replace_layers(child)
 
 
 class Exported(nn.Module):
@@ -80,7 +88,7 @@ class Exported(nn.Module):
 
     Args:
         model: A classifier, detector or segmentor of :func:`mmdense.engine.inference.load_model`;
-            the layers that :func:`free_sizes` names are replaced in it.
+            it is not changed.
         part: 'backbone': its maps; 'neck': the maps after the neck; 'model': a classifier's or a
             segmentor's logits.
 
@@ -97,7 +105,6 @@ class Exported(nn.Module):
                 'a detector picks regions by what is in the image, which cannot be traced: export '
                 'its backbone or its neck'
             )
-        free_sizes(model)
         self.model = model
         self.part = part
 
@@ -140,7 +147,7 @@ def export_onnx(module: Exported, in_channels: int, path: Path, meta: dict) -> N
         outputs = module(image)
         names = [f'map{i}' for i in range(len(outputs))]
         program = torch.onnx.export(
-            module,
+            free_sizes(module),
             (image,),
             input_names=[INPUT],
             output_names=['logits'] if module.part == 'model' else names,
@@ -157,7 +164,7 @@ def export_program(module: Exported, in_channels: int, path: Path, meta: dict) -
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
         program = torch.export.export(
-            module, (make_image(in_channels, *EXAMPLE),), dynamic_shapes=(free,)
+            free_sizes(module), (make_image(in_channels, *EXAMPLE),), dynamic_shapes=(free,)
         )
         torch.export.save(program, path, extra_files={'meta.json': json.dumps(meta)})
 

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from .checkpoint import get_state_dict, load_file
-from .checks import check_checkpoint, check_model
+from .checkpoint import get_classes, get_state_dict
+from .checks import check_checkpoint, check_model, find_datasets
 from .errors import UserError
 from .launch import name_unreadable_files, replace_sync_bn
 
@@ -49,8 +50,10 @@ def check_task(cfg: Config, path: str) -> str:
         UserError: When the config is of none of them.
     """
     scope = cfg.get('default_scope')
-    if 'model' not in cfg or scope not in TASKS:
-        raise UserError(f"'{path}' is no config of a classifier, detector or segmentor")
+    if 'model' not in cfg or 'backbone' not in cfg.model or scope not in TASKS:
+        raise UserError(
+            f"'{path}' is no config of a classifier, detector or segmentor with a backbone"
+        )
     return TASKS[scope]
 
 
@@ -83,52 +86,57 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
         UserError: When the file is missing, unreadable or of another model.
     """
     model = build_model(cfg, device)
-    check_checkpoint(model, checkpoint, whole_model=True)
-    content = load_file(checkpoint)
+    content = check_checkpoint(model, checkpoint, whole_model=True)
     model.load_state_dict(get_state_dict(content), strict=False)
-    model.dataset_meta = find_dataset_meta(cfg) | find_saved_meta(content)
-    if 'classes' not in model.dataset_meta:
-        names = tuple(map(str, range(find_num_classes(cfg.model))))
-        model.dataset_meta['classes'] = names
+    model.dataset_meta = find_classes(cfg, content)
     return model
 
 
-def find_saved_meta(content: dict) -> dict:
-    """``classes`` and ``palette`` that a checkpoint's file holds, in small letters."""
-    meta = content.get('meta', {})
-    meta = meta.get('dataset_meta') or meta
-    meta = {key.lower(): value for key, value in meta.items() if isinstance(key, str)}
-    return {key: meta[key] for key in ('classes', 'palette') if meta.get(key) is not None}
+def find_classes(cfg: Config, checkpoint: dict) -> dict:
+    """``classes``, and ``palette`` where known: the checkpoint's, or those of the test data's type.
+
+    Where neither names as many classes as the model has, they are numbers.
+    """
+    number = find_num_classes(cfg.model)
+    for meta in (get_classes(checkpoint.get('meta') or {}), find_dataset_meta(cfg)):
+        classes = meta.get('classes') or ()
+        if isinstance(classes, str):
+            classes = list_from_file(classes) if Path(classes).is_file() else ()
+        if len(classes) >= max(number, 1):
+            return dict(meta, classes=tuple(classes))
+    return dict(classes=tuple(map(str, range(number))))
 
 
 def find_dataset_meta(cfg: Config) -> dict:
-    """``classes`` and ``palette`` of the config's test data, as far as its type knows them."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+    """What the config's test data say of their classes."""
+    dataset = next(find_datasets((cfg.get('test_dataloader') or {}).get('dataset', {})))
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        known = getattr(registry.get(dataset.get('type', '')), 'METAINFO', {})
-    meta = {**known, **(dataset.get('metainfo') or {})}
-    return {key: meta[key] for key in ('classes', 'palette') if meta.get(key) is not None}
+        kind = dataset.get('type', '')
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    own = {'classes': dataset.classes} if dataset.get('classes') else {}
+    return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {}), **own}
 
 
-def find_num_classes(node: dict) -> int:
-    """The first ``num_classes`` below a config's node, or 0."""
-    if isinstance(node.get('num_classes'), int):
+def find_num_classes(node: object) -> int:
+    """The first ``num_classes`` in or below a config's node, or 0."""
+    if isinstance(node, dict) and isinstance(node.get('num_classes'), int):
         return node['num_classes']
-    children = [child for child in node.values() if isinstance(child, dict)]
-    return next(filter(None, map(find_num_classes, children)), 0)
+    children = node.values() if isinstance(node, dict) else node
+    nested = (child for child in children if isinstance(child, dict | list | tuple))
+    return next(filter(None, map(find_num_classes, nested)), 0)
 
 
 def build_pipeline(cfg: Config) -> Compose:
     """The config's test pipeline without its annotations, from a picture to a model's input.
 
     Raises:
-        UserError: When the config has no test data.
+        UserError: When the config has no test data that are read from picture files.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    if 'pipeline' not in dataset:
-        raise UserError('the config has no test_dataloader.dataset.pipeline to prepare a picture')
+    dataset = next(find_datasets((cfg.get('test_dataloader') or {}).get('dataset', {})))
+    steps = [s for s in dataset.get('pipeline', ()) if 'LoadAnnotations' not in str(s['type'])]
+    if not any('LoadImage' in str(step['type']) for step in steps):
+        raise UserError('no pipeline of test_dataloader reads a picture from a file')
     name_unreadable_files()
-    steps = [step for step in dataset.pipeline if 'LoadAnnotations' not in step.type]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return Compose(steps)
 
@@ -144,10 +152,11 @@ def load_image(pipeline: Compose, path: str | Path) -> dict:
     return pseudo_collate([pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))])
 
 
-def find_images(inputs: list[str]) -> dict[str, Path]:
+def find_images(inputs: list[str], out_dir: Path) -> dict[str, Path]:
     """The pictures that the arguments name, folders searched through, by a name for their results.
 
-    The name is the path below the folder, without the suffix where that leaves it unique.
+    The name is the path below the folder without the suffix; a second one of that name gets a
+    number. Results of an earlier call, below ``out_dir``, are not searched.
 
     Raises:
         UserError: When a path is missing or nothing is a picture.
@@ -155,7 +164,12 @@ def find_images(inputs: list[str]) -> dict[str, Path]:
     found = {}
     for path in map(Path, inputs):
         if path.is_dir():
-            files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(
+                file
+                for file in path.rglob('*')
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and out_dir.resolve() not in file.resolve().parents
+            )
             if not files:
                 raise UserError(f"folder '{path}' holds no image ({', '.join(IMAGE_SUFFIXES)})")
             root = path
@@ -175,7 +189,10 @@ def find_images(inputs: list[str]) -> dict[str, Path]:
 @torch.no_grad()
 def predict(model: nn.Module, batch: dict) -> BaseDataElement:
     """What the model finds in a picture of :func:`load_image`: the toolbox's data sample."""
-    return model.test_step(batch)[0].cpu()
+    sample = model.test_step(batch)[0]
+    if 'seg_logits' in sample:  # of every class, as large as the picture
+        del sample.seg_logits
+    return sample.cpu()
 
 
 def describe(sample: BaseDataElement, classes: tuple[str, ...], score_thr: float) -> dict:

@@ -44,6 +44,8 @@ def test_figures():
     assert fast.speed_relative_to(slow) == 4  # median of 4, 4, 8
     assert slow.speed_relative_to(slow) == 1
     assert fast.percentile(50) == 1 and slow.percentile(100) == 4
+    bursts = Timing(8, [0.1, 0.1, 7.8], loaded=20)  # the last batch is a small one
+    assert bursts.images_per_second == 2.5 and bursts.speed_relative_to(slow) == 2.5
 
 
 @pytest.mark.parametrize('mode', ['inference', 'train'])
@@ -66,6 +68,77 @@ def test_every_part_runs(name, part, mode, monkeypatch):
     step()
     assert len(strengths) == (2 if mode == 'train' else 0)
     assert all(strengths)
+
+
+@pytest.mark.parametrize('mode', ['inference', 'train'])
+def test_shape_is_what_the_backbone_sees(mode):
+    """Also in a segmentor's training, which pads to the size in the config."""
+    cfg = Config.fromfile(DIGITS / 'upernet_paca_digits.py')
+    shapes = []
+
+    def watch(module: torch.nn.Module, args: tuple) -> None:
+        if hasattr(module, 'out_indices'):
+            shapes.append(args[0].shape)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(watch)
+    try:
+        prepare(Case('', mode, 'model', 'fp32', 'contiguous', 'eager'), cfg, (64, 96), 2, CPU)()
+    finally:
+        hook.remove()
+    assert shapes == [(2, 3, 64, 96)]
+    assert tuple(cfg.model.data_preprocessor.size) == (128, 128)  # the config is as it was
+
+
+def test_a_detector_keeps_regions():
+    """With random weights too, suppression and mask head have as much to do as they may."""
+    cfg = Config.fromfile(DIGITS / 'mask_rcnn_paca_digits.py')
+    seen = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, args: (
+            seen.append(len(args[0])) if type(module).__name__ == 'FCNMaskHead' else None
+        )
+    )
+    try:
+        step = prepare(
+            Case('', 'inference', 'model', 'fp32', 'contiguous', 'eager'), cfg, (64, 96), 1, CPU
+        )
+        step()
+    finally:
+        hook.remove()
+    assert seen == [cfg.model.test_cfg.rcnn.max_per_img]
+
+
+@pytest.mark.slow
+def test_models_of_one_class_compile_for_their_own_size(monkeypatch):
+    """They share PyTorch's cache: neither dynamic shapes nor eager execution may come of that."""
+    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 1)
+    cfg = Config.fromfile(DIGITS / 'paca_digits.py')
+    case = Case('', 'inference', 'backbone', 'fp32', 'contiguous', 'compiled')
+    graphs = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list) -> object:
+        graphs.append([t.shape for t in inputs if t.dim() == 4 and t.shape[:2] == (1, 3)][-1])
+        assert not any(isinstance(side, torch.SymInt) for side in graphs[-1])
+        return graph
+
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, 'compile', lambda self, **kw: compile_(self, backend=compiler, **kw)
+    )
+    torch._dynamo.reset()
+    for shape in ((64, 64), (64, 96), (96, 64)):
+        prepare(case, cfg, shape, 1, CPU)()
+    assert graphs == [(1, 3, 64, 64), (1, 3, 64, 96), (1, 3, 96, 64)]
+
+
+def test_configs_of_one_name(run_tool, tmp_path):
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'x.py').write_text("_base_ = 'mmdense::digits/paca_digits.py'\n")
+    args = (tmp_path / 'a' / 'x.py', tmp_path / 'b' / 'x.py', '--shape', 64, '--rounds', 1)
+    code, out, err = run_tool('benchmark.py', *args, '--warmup', 1)
+    assert code == 0, err
+    assert 'a/x.py' in out and 'b/x.py' in out
 
 
 def test_precision_and_memory_format():
@@ -117,10 +190,21 @@ def test_loading(run_tool, tmp_path, monkeypatch):
     sizes = Sizes(scenes=8, crops=8)
     generate(tmp_path / 'data' / 'digit_scenes', {'train': sizes, 'val': sizes}, seed=0)
     monkeypatch.chdir(tmp_path)
-    args = (DIGITS / 'upernet_paca_digits.py', '--mode', 'data', '--rounds', 3, '--warmup', 1)
-    code, out, err = run_tool('benchmark.py', *args)  # one batch is the whole data set
-    assert code == 0, err
-    assert 'data, batch of 8' in out
+    # One batch is the whole data set. The second is of boxes, grouped by their images' shape.
+    for name, options in (
+        ('upernet_paca_digits', ()),
+        (
+            'mask_rcnn_paca_digits',
+            ('--cfg-options', 'train_dataloader.batch_sampler.type=AspectRatioBatchSampler'),
+        ),
+    ):
+        args = (DIGITS / f'{name}.py', '--mode', 'data', '--rounds', 3, '--warmup', 1, *options)
+        code, out, err = run_tool('benchmark.py', *args)
+        assert code == 0, err
+        assert 'data, batch of 8' in out
+    (tmp_path / 'data/digit_scenes/images/train/000003.png').write_text('no image')
+    code, _, err = run_tool('benchmark.py', DIGITS / 'upernet_paca_digits.py', '--mode', 'data')
+    assert code == 1 and "000003.png' cannot be read as an image" in err
 
 
 @pytest.mark.parametrize(

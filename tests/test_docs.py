@@ -69,7 +69,7 @@ def test_pages_of_tools(tool):
     page = (ROOT / 'docs' / 'tools' / f'{tool}.md').read_text()
     code = (ROOT / 'tools' / f'{tool}.py').read_text() + (ROOT / 'engine/launch.py').read_text()
     assert f'docs/tools/{tool}.md' in (ROOT / 'README.md').read_text()
-    assert f'tools/{tool}.py' in page
+    assert f'\npython tools/{tool}.py' in page
     for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page)):
         assert f"'{option}'" in code, option
 

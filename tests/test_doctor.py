@@ -17,7 +17,7 @@ from mmdense.tools import doctor
 from mmdense.tools.doctor import Broken, Check, Finding, examine
 
 TOOL = Path(mmdense.__file__).parent / 'tools' / 'doctor.py'
-REINSTALL = 'pip install --no-cache-dir --no-deps --force-reinstall'
+REINSTALL = f'{doctor.PIP} install --no-cache-dir --no-deps --force-reinstall'
 MMCV = "'onedl-mmcv<2.4,>=2.3.6'"
 
 
@@ -126,7 +126,7 @@ class TestAnyPython:
 class TestDistributions:
     def test_mmdense_is_not_installed(self, distributions):
         distributions(mmdense=None)
-        assert failure('installation')[1:] == ('mmdense is not installed', 'pip install -e .')
+        assert failure('installation')[1:] == ('mmdense is not installed', doctor.INSTALL)
 
     def test_python(self, monkeypatch):
         monkeypatch.setattr('platform.python_version', lambda: '3.13.1')
@@ -142,7 +142,7 @@ class TestDistributions:
             'numpy 2.3.0 is not in <2.3,>=2'
         )
         wanted = f"{MMCV} 'timm<1.1,>=1.0.20' 'numpy<2.3,>=2'"
-        assert found.remedy == f'pip install --no-cache-dir {wanted}'
+        assert found.remedy == f'{doctor.PIP} install --no-cache-dir {wanted}'
 
     def test_extras_are_not_required(self, distributions):
         distributions(scikit_learn=None, pytest=None)
@@ -154,7 +154,7 @@ class TestDistributions:
         found = failure('twins')
         ours = doctor.TWINS[twin]
         assert found.text.startswith(f'{twin} is installed beside {ours}')
-        assert found.remedy.startswith(f'pip uninstall -y {twin} && {REINSTALL} ')
+        assert found.remedy.startswith(f'{doctor.PIP} uninstall -y {twin} && {REINSTALL} ')
         assert f"'{ours}<" in found.remedy
 
     def test_pins(self, distributions, monkeypatch, tmp_path):
@@ -169,7 +169,9 @@ class TestDistributions:
 
 
 class TestTorch:
-    REMEDY = "pip install --force-reinstall 'torch>=2.8' 'torchvision>=0.23' 'numpy<2.3,>=2'"
+    REMEDY = (
+        f"{doctor.PIP} install --force-reinstall 'torch>=2.8' 'torchvision>=0.23' 'numpy<2.3,>=2'"
+    )
 
     def test_of_another_build(self, fake_module):
         """As torchvision says it when it was compiled for another torch."""
@@ -274,7 +276,7 @@ class TestPackages:
         fake_module('mmdense', {'__init__.py': 'import nothing_of_this_name'})
         found = failure('import')
         assert found.text == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
-        assert found.remedy == 'pip install -e .'
+        assert found.remedy == doctor.INSTALL
 
     def test_a_backbone_does_not_run(self, monkeypatch):
         def fail(self: object, x: torch.Tensor) -> None:

@@ -221,6 +221,40 @@ def test_pictures_of_one_name(tmp_path):
     for name in ('a/x.png', 'b/x.png', 'b/x.jpg', 'b/notes.txt'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = inference.find_images([str(tmp_path / 'a' / 'x.png'), str(tmp_path / 'b')])
+    inputs = [str(tmp_path / 'a' / 'x.png'), str(tmp_path / 'b')]
+    found = inference.find_images(inputs, tmp_path / 'out')
     assert list(found) == ['x', 'x_2', 'x_3']
     assert len(set(found.values())) == 3
+    assert list(inference.find_images([str(tmp_path)], tmp_path / 'b')) == ['a/x']
+
+
+def test_classes_that_fit_the_model():
+    """The checkpoint's names, or the data set's, if there are enough of them; or else numbers."""
+    cfg = Config.fromfile(config('detector'))
+    ten = tuple('abcdefghij')
+    for meta in (dict(dataset_meta=dict(classes=ten)), dict(CLASSES=ten)):
+        assert inference.find_classes(cfg, dict(meta=meta))['classes'] == ten
+    for checkpoint in ({}, dict(meta=None), dict(meta=dict(dataset_meta=dict(classes='ab')))):
+        assert inference.find_classes(cfg, checkpoint)['classes'] == tuple('0123456789')
+    cfg.test_dataloader.dataset.metainfo.classes = 'nothing.txt'
+    assert inference.find_classes(cfg, {})['classes'] == tuple('0123456789')
+    cascade = dict(roi_head=dict(bbox_head=[dict(num_classes=7), dict(num_classes=7)]))
+    assert inference.find_num_classes(cascade) == 7
+
+
+def test_features_of_mask2former(run_tool, place, tmp_path):
+    """Heads that have nothing to show are not run: they may want more than maps."""
+    arch = dict(embed_dims=[16] * 4, num_heads=[1] * 4, depths=[1] * 4, mlp_ratios=[1] * 4)
+    config = tmp_path / 'm2f.py'
+    config.write_text(
+        "_base_ = 'mmdense::paca/mask2former_paca_s_160k.py'\n"
+        f'model = dict(backbone=dict(arch=dict({arch}, _delete_=True), init_cfg=None),\n'
+        '             decode_head=dict(in_channels=[16] * 4))\n'
+    )
+    model = inference.build_model(Config.fromfile(config))
+    torch.save(model.state_dict(), tmp_path / 'm2f.pth')
+    image = place / 'scenes' / 'images' / 'val' / '000000.png'
+    args = (config, tmp_path / 'm2f.pth', image, '--kinds', 'features')
+    code, out, err = run_tool('visualize.py', *args, '--out-dir', tmp_path / 'out')
+    assert code == 0, err
+    assert 'features: 4 pages' in out

@@ -72,7 +72,7 @@ def test_clusters(name, places):
     _, views = see(name, 'clusters')
     assert list(views) == places
     for view in views.values():
-        assert view.partition and len(view.maps) == 9
+        assert len(view.maps) == 9 and torch.equal(view.owners, view.maps.argmax(dim=0))
         assert view.maps.sum(dim=(1, 2)).allclose(torch.ones(9))
 
 
@@ -83,7 +83,8 @@ def test_clusters_of_the_head():
     with torch.no_grad():
         logits = head.get_logits(maps)[1][0]
     assert view.maps.allclose(logits.flatten(1).softmax(1).view_as(logits))
-    assert view.maps.shape == (4, 24, 40) and view.stride == 4
+    assert view.maps.shape == (4, 24, 40)
+    assert torch.equal(view.owners, logits.argmax(dim=0))
 
 
 def attend(view_maps: Tensor, v: Tensor) -> Tensor:
@@ -100,6 +101,21 @@ def test_attention_of_patches():
     received = attend(view.maps, split_heads(attn['stages.3.blocks.0.attn.v'].out, 4)).flatten()
     y = attn['stages.3.blocks.0.attn.proj'].args[0]
     assert received.allclose(y[0, token_at(QUERY, 32, (3, 5))], atol=1e-6)
+
+
+def test_attention_leaves_padding_out():
+    """With mask_padding, positions in a zero border are no keys where a stage has no clusters."""
+    model = build('PaCaViT', mask_padding=True).eval()
+    padded = IMAGE.clone()
+    padded[..., 96:] = 0
+    views = look(model, lambda: model(padded), (50, 50), ('attention',))['attention']
+    with watching(model, r'stages\.3\.blocks\.0\.attn\.(v|proj)$') as attn, torch.no_grad():
+        model(padded)
+    maps = views[-1].maps
+    assert views[-1].name == 'stage4_block1' and not maps[..., 3:].any()
+    received = attend(maps, split_heads(attn['stages.3.blocks.0.attn.v'].out, 4)).flatten()
+    y = attn['stages.3.blocks.0.attn.proj'].args[0]
+    assert received.allclose(y[0, token_at((50, 50), 32, (3, 5))], atol=1e-6)
 
 
 def test_attention_to_clusters():

@@ -157,9 +157,11 @@ def get_rows(
     """A row per case, for the file; times in milliseconds, memory in 2^20 bytes."""
     first = next(iter(timings.values()))
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
+    stems = {path: Path(path).stem for path in shapes}
+    names = stems if len(set(stems.values())) == len(stems) else {path: path for path in shapes}
     rows = []
     for case, timing in timings.items():
-        row = dict(vars(case), config=Path(case.config).stem)
+        row = dict(vars(case), config=names[case.config])
         row['shape'] = '' if case.mode == 'data' else '{}x{}'.format(*shapes[case.config])
         row['batch_size'] = timing.batch_size
         row['images_per_second'] = round(timing.images_per_second, 3)
@@ -217,7 +219,8 @@ def draw(rows: list[dict[str, object]], path: str) -> None:
     figure = Figure(figsize=(9, 0.8 + 0.4 * len(rows)), layout='constrained', dpi=120)
     axis = figure.subplots()
     labels, shared = get_labels(rows)
-    bars = axis.barh(labels, [row['images_per_second'] for row in rows])
+    bars = axis.barh(range(len(rows)), [row['images_per_second'] for row in rows])
+    axis.set_yticks(range(len(rows)), labels)
     axis.bar_label(bars, [f'{row["ratio"]:.2f}x' for row in rows], padding=3)
     axis.invert_yaxis()
     axis.margins(x=0.12)
@@ -237,8 +240,10 @@ def main() -> None:
     shapes = {path: shape for path, (_, shape) in configs.items()}
     try:
         timings = run(args, configs, device)
-    except (RuntimeError, NotImplementedError) as error:
-        raise UserError(f'these models cannot be run so: {last_line(error)}') from error
+    except UserError:
+        raise
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f'these configs cannot be run so: {last_line(error)}') from error
     rows = get_rows(timings, shapes, args.rounds, device)
     print_table(rows)
     if args.csv:

@@ -17,12 +17,11 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import set_random_seed
-from torch import Tensor
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import drawing, inference, launch
-from mmdense.engine.checks import check_data, find_datasets
+from mmdense.engine.checks import check_data
 from mmdense.engine.errors import UserError
 from mmdense.engine.files import replacing
 
@@ -70,42 +69,13 @@ def build_dataset(cfg: Config, split: str) -> BaseDataset:
         ) from error
 
 
-def packs_rgb(cfg: Config, split: str) -> bool:
-    """Whether pictures leave the pipeline as RGB.
-
-    The loading transforms read BGR. RGB are the pictures of data sets that hold them in memory,
-    like CIFAR, and those that the model's preprocessor would turn into BGR.
-    """
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    datasets = find_datasets(cfg[f'{split}_dataloader'].dataset)
-    steps = [step for dataset in datasets for step in dataset.get('pipeline', [])]
-    is_read = any('LoadImage' in str(step['type']) for step in steps)
-    return preprocessor.get('rgb_to_bgr', False) or not is_read
-
-
-def to_picture(inputs: Tensor, is_rgb: bool) -> np.ndarray:
-    """A packed image (C, H, W) as an RGB picture (H, W, 3).
-
-    Raises:
-        UserError: When the pipeline packs something else, e.g. several views.
-    """
-    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or len(inputs) not in (1, 3):
-        found = getattr(inputs, 'shape', type(inputs).__name__)
-        raise UserError(
-            f'only images of one or three channels are drawn; the pipeline packs {found}'
-        )
-    picture = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
-    picture = picture if is_rgb else picture[..., ::-1]
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
-
-
 def main() -> None:
     args = parse_args()
     cfg = launch.read_config(args.config, args.cfg_options)
     inference.check_task(cfg, args.config)
     dataset = build_dataset(cfg, args.split)
     visualizer = drawing.build_visualizer(cfg, dataset.metainfo)
-    is_rgb = packs_rgb(cfg, args.split)
+    is_rgb = drawing.packs_rgb(cfg, args.split)
     out = Path(args.out or Path('work_dirs', Path(args.config).stem, 'browse'))
     digits = len(str(len(dataset)))
     indices = np.random.default_rng(args.seed).permutation(len(dataset))[: args.number]
@@ -113,7 +83,7 @@ def main() -> None:
         set_random_seed(args.seed + index)
         item = dataset[index]
         sample = item['data_samples']
-        picture = to_picture(item['inputs'], is_rgb)
+        picture = drawing.to_picture(item['inputs'], is_rgb)
         picture = drawing.draw_sample(visualizer, picture, sample, predicted=False)
         name = f'{index:0{digits}}_{Path(sample.get("img_path") or "").stem}'
         with replacing(out / f'{name.rstrip("_")}.png') as part:

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -53,7 +54,8 @@ CONFIGS = {
     'mmpretrain': '_base_/default_runtime.py',
 }
 BACKBONES = {'PaCaViT': 'tiny', 'GroupMixFormer': 'miny', 'FCViT': 'tiny', 'MSFViT': 'small'}
-INSTALL = 'pip install -e .'
+PIP = f'{shlex.quote(sys.executable)} -m pip'
+INSTALL = f'{PIP} install -e .'
 NEW_ENVIRONMENT = 'make env PYTHON=python3.11'
 
 
@@ -170,7 +172,7 @@ def reinstall(requirements: str) -> str:
 
     pip's cache is left out, because a wheel of mmcv for another torch may lie there.
     """
-    return f'pip install --no-cache-dir --no-deps --force-reinstall {requirements}'
+    return f'{PIP} install --no-cache-dir --no-deps --force-reinstall {requirements}'
 
 
 # Checks
@@ -207,7 +209,9 @@ def check_requirements() -> Finding:
         elif not requirement.specifier.contains(version, prereleases=True):
             wrong[name] = f'{name} {version} is not in {requirement.specifier}'
     if wrong:
-        raise Broken('; '.join(wrong.values()), f'pip install --no-cache-dir {with_range(*wrong)}')
+        raise Broken(
+            '; '.join(wrong.values()), f'{PIP} install --no-cache-dir {with_range(*wrong)}'
+        )
     return Finding('ok', f'all {len(wanted)} distributions are there, within their ranges')
 
 
@@ -218,14 +222,16 @@ def check_twins() -> Finding:
         ours = dict.fromkeys(TWINS[name] for name in found)
         raise Broken(
             f'{", ".join(found)} is installed beside {", ".join(ours)}, and they share names',
-            f'pip uninstall -y {" ".join(found)} && {reinstall(with_range(*ours))}',
+            f'{PIP} uninstall -y {" ".join(found)} && {reinstall(with_range(*ours))}',
         )
     return Finding('ok', 'no other distribution has the names of the onedl ones')
 
 
 def check_torch() -> Finding:
     """torch and torchvision are of one build: torchvision's compiled operators run."""
-    with mended_by(f'pip install --force-reinstall {with_range("torch", "torchvision", "numpy")}'):
+    with mended_by(
+        f'{PIP} install --force-reinstall {with_range("torch", "torchvision", "numpy")}'
+    ):
         import torch
         import torchvision
 

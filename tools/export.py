@@ -83,17 +83,16 @@ def main() -> None:
             module = Exported(model, part).eval()
             write(module, channels, path, get_meta(cfg, model, args))
             run = read(path)
+            errors = [find_error(module, run, make_image(channels, *size)) for size in CHECKED]
         except ImportError as error:
             raise UserError(f"{error}: pip install 'mmdense[export]'") from error
-        except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+        except Exception as error:  # onnxruntime's have no class of their own
             cause = error
             while cause.__cause__ is not None:  # PyTorch tells how to report it before what it is
                 cause = cause.__cause__
             reason = str(cause).splitlines()[0]
             raise UserError(f'this {task} cannot be exported: {reason}') from error
-        for size in CHECKED:
-            error = find_error(module, run, make_image(channels, *size))
-            batch, height, width = size
+        for (batch, height, width), error in zip(CHECKED, errors):
             shape = f'{batch} x {channels} x {height} x {width}'
             print(f'{shape}: largest relative error {error:.1e}')
             if not error <= TOLERANCE:

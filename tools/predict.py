@@ -55,7 +55,8 @@ def write(
         cv2.imwrite(str(path), overlay[..., ::-1])
     if 'pred_sem_seg' in sample:
         with replacing(out_dir / 'preds' / f'{name}.png') as path:
-            cv2.imwrite(str(path), sample.pred_sem_seg.data[0].numpy().astype('uint8'))
+            labels = sample.pred_sem_seg.data[0].numpy()
+            cv2.imwrite(str(path), labels.astype('uint8' if labels.max() < 256 else 'uint16'))
     with replacing(out_dir / 'preds' / f'{name}.json') as path:
         path.write_text(json.dumps(content))
 
@@ -66,12 +67,12 @@ def main() -> None:
     cfg = launch.read_config(args.config, args.cfg_options)
     inference.check_task(cfg, args.config)
     device = inference.pick_device(args.device)
-    images = inference.find_images(args.inputs)
+    out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
+    images = inference.find_images(args.inputs, out_dir)
     pipeline = inference.build_pipeline(cfg)
     model = inference.load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
-    out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
     unreadable = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
         try:

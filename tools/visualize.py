@@ -20,8 +20,9 @@ from tqdm import tqdm
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.backbones.views import KINDS, look
 from mmdense.engine import inference, launch
-from mmdense.engine.drawing import draw_view
+from mmdense.engine.drawing import draw_view, packs_rgb, to_picture
 from mmdense.engine.errors import UserError
+from mmdense.heads import PaCaSegHead
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,9 +63,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(model: nn.Module, batch: dict) -> None:
-    """What there is to see lies in the backbone, the neck and a segmentor's head."""
+    """What there is to see lies in the backbone and the PaCa head."""
     features = model.extract_feat(model.data_preprocessor(batch)['inputs'])
-    if hasattr(model, 'decode_head'):
+    if isinstance(getattr(model, 'decode_head', None), PaCaSegHead):
         model.decode_head(features)
 
 
@@ -76,7 +77,7 @@ def main() -> None:
     device = inference.pick_device(args.device)
     batch = inference.load_image(inference.build_pipeline(cfg), args.image)
     model = inference.load_model(cfg, args.checkpoint, device)
-    picture = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]  # the pipelines load BGR
+    picture = to_picture(batch['inputs'][0], packs_rgb(cfg, 'test'))
     height, width = picture.shape[:2]
     query = (int(args.query[0] * (width - 1)), int(args.query[1] * (height - 1)))
     views = look(model, lambda: run(model, batch), query, args.kinds)
