@@ -47,6 +47,7 @@ MACS = {
     'msf/msf_s_orig': 4.574,
     'msf/msf_s': 4.921,
     'msf/msf_s_g2': 4.227,
+    'msf/msf_s_orig_g2': 4.054,
 }
 
 

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from helpers import check_gradients
+from helpers import DIMS, TINY, check_gradients
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from test_backbones import DIMS, TINY
 from torch import nn
 
 NUM_CLASSES = 5
