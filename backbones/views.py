@@ -297,7 +297,7 @@ def summarize(name: str, feature: Tensor, stride: int) -> View:
     return View(
         name,
         torch.cat([strength[None], feature[channels]]),
-        ('strength', *(f'channel {i}' for i in channels.tolist())),
+        ('strength', *(f'channel {i + 1}' for i in channels.tolist())),
         stride,
         colours=colours.unflatten(0, feature.shape[1:]),
     )

@@ -108,11 +108,7 @@ def prepare(
     channels_last = case.memory_format == 'channels_last'
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if case.execution == 'compiled':
-        # Models of one class share a cache: another image size must not make shapes dynamic, nor
-        # the number of models end in eager execution.
-        torch._dynamo.config.recompile_limit += 2
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+    if case.execution == 'compiled':  # dynamic: models of one class share what is compiled
         model.backbone.compile(dynamic=False)
     run = run_backbone if case.part == 'backbone' else run_model
     pass_once = run(model, cfg, shape, batch_size, device, channels_last)
@@ -264,16 +260,19 @@ def measure(
         The timings so far, in the order of ``steps``: once per pass, for a progress bar.
     """
     timings = [Timing(batch_size) for _ in steps]
-    for step, timing in zip(steps, timings):
-        for _ in range(warmup):
-            step()
-            yield timings
-        timing.peak_bytes = measure_peak(step, device)
-        yield timings
-    for _ in range(rounds):
+    # Beyond a number of models of one class, PyTorch would run the others eagerly.
+    limit = dict(recompile_limit=8 + len(steps), fail_on_recompile_limit_hit=True)
+    with torch._dynamo.config.patch(limit):
         for step, timing in zip(steps, timings):
-            timing.seconds.append(time_once(step, device))
+            for _ in range(warmup):
+                step()
+                yield timings
+            timing.peak_bytes = measure_peak(step, device)
             yield timings
+        for _ in range(rounds):
+            for step, timing in zip(steps, timings):
+                timing.seconds.append(time_once(step, device))
+                yield timings
 
 
 def measure_loading(cfg: Config, warmup: int, rounds: int) -> Iterator[list[Timing]]:

@@ -89,6 +89,8 @@ def load_file(path: str | Path) -> dict:
         # PyTorch explains weights_only at length first, then says what it met.
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
         reason = text.strip().splitlines()[0].split('. ')[0]
+        if isinstance(error, KeyError):  # what pickle makes of any other file
+            reason = 'it is neither a file of PyTorch nor safetensors'
         raise UserError(f"checkpoint '{path}' cannot be read: {reason}") from error
 
 

@@ -1,6 +1,6 @@
 """Makes the installed stack whole: mmcv's operators without a compiler, configs by package name.
 
-``apply()`` runs when ``mmdense`` is imported and does two things, each only where needed.
+``apply()`` runs when ``mmdense`` is imported and does three things, each only where needed.
 
 1. **Operators.** mmcv is often installed as pure Python (no ``mmcv._ext``), and then nothing that
    imports ``mmcv.ops`` starts. The operators that detectors and segmentors reach have compiled
@@ -10,12 +10,15 @@
 2. **Configs.** mmengine finds ``_base_ = 'mmdet::...'`` through a fixed table from import names to
    distribution names. The maintained OpenMMLab distributions have other names, and third-party
    packages are absent; their import names work as they are, so the table says so.
+3. **Chatter.** The toolboxes say at every import, at level DEBUG but without a logger, that a
+   service of their makers is not installed; mmengine would print that before every result.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -32,7 +35,7 @@ class MissingOpError(NotImplementedError):
 
 
 def apply() -> None:
-    """Mend operators and config look-up of this process; calling it again changes nothing."""
+    """Mend this process; calling it again changes nothing."""
     if 'mmcv._ext' not in sys.modules and importlib.util.find_spec('mmcv._ext') is None:
         sys.modules['mmcv._ext'] = _TorchvisionOps()
         from mmcv.ops import multi_scale_deform_attn
@@ -40,6 +43,24 @@ def apply() -> None:
         # Mask2Former: on a GPU too, take mmcv's formulation in PyTorch instead of its kernel.
         multi_scale_deform_attn.IS_CUDA_AVAILABLE = False
     mend_config_lookup()
+    drop_debug_prints()
+
+
+def drop_debug_prints() -> None:
+    """Let ``mmengine.logging.print_log`` without a logger print what is above level DEBUG."""
+    import mmengine.logging
+
+    print_log = mmengine.logging.print_log
+    if not hasattr(print_log, 'mended'):
+
+        def print_log_above_debug(
+            msg: object, logger: object = None, level: int = logging.INFO
+        ) -> None:
+            if logger is not None or level > logging.DEBUG:
+                print_log(msg, logger, level)
+
+        print_log_above_debug.mended = True
+        mmengine.logging.print_log = print_log_above_debug
 
 
 def mend_config_lookup() -> None:

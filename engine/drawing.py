@@ -190,7 +190,7 @@ def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) 
     order = order[:max_maps]
     extra = view.owners is not None or view.colours is not None
     panels = 1 + extra + len(order)
-    columns = COLUMNS + (panels % COLUMNS == 1)
+    columns = min(panels, COLUMNS + (panels % COLUMNS == 1))
     rows = math.ceil(panels / columns)
     height = INCHES * picture.shape[0] / picture.shape[1] + 0.3
     figure = Figure(figsize=(columns * INCHES, rows * height), layout='constrained', dpi=100)
@@ -209,7 +209,8 @@ def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) 
     if view.colours is not None:
         show_colours(next(panels), picture, view, view.colours.numpy(), 'principal components')
     for i in order:
-        show_heat(next(panels), picture, view, i)
+        share = f': {sizes[i] / sizes.sum():.0%}' if view.owners is not None else ''
+        show_heat(next(panels), picture, view, i, view.labels[i] + share)
     with replacing(path) as part:
         figure.savefig(part)
 
@@ -234,9 +235,9 @@ def show_colours(
     cut_to(axis, picture)
 
 
-def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int) -> None:
+def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int, title: str) -> None:
     """One map over the grey picture; a signed one blue below zero and red above."""
-    show_picture(axis, picture.mean(axis=2), view.labels[index])
+    show_picture(axis, picture.mean(axis=2), title)
     heat = view.maps[index].numpy()
     limit = np.abs(heat).max() if view.signed else None
     axis.imshow(

@@ -147,6 +147,8 @@ def load_image(pipeline: Compose, path: str | Path) -> dict:
     Raises:
         UserError: When the file is missing or no picture.
     """
+    if Path(path).is_dir():
+        raise UserError(f"image '{path}' is a folder; name one picture")
     if not Path(path).is_file():
         raise UserError(f"image '{path}' does not exist")
     return pseudo_collate([pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))])

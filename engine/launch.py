@@ -64,6 +64,11 @@ def read_config(path: str, options: dict | None = None) -> Config:
     Raises:
         UserError: When the file is missing or is not a config, or the overrides do not fit.
     """
+    if '::' in path:
+        raise UserError(
+            f"config '{path}': names with :: are for _base_ in a config; name a file, for example "
+            'one of configs/'
+        )
     if not Path(path).is_file():
         raise UserError(f"config '{path}' does not exist; configs/ holds those of mmdense")
     try:

@@ -108,10 +108,8 @@ def test_a_detector_keeps_regions():
     assert seen == [cfg.model.test_cfg.rcnn.max_per_img]
 
 
-@pytest.mark.slow
 def test_models_of_one_class_compile_for_their_own_size(monkeypatch):
     """They share PyTorch's cache: neither dynamic shapes nor eager execution may come of that."""
-    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 1)
     cfg = Config.fromfile(DIGITS / 'paca_digits.py')
     case = Case('', 'inference', 'backbone', 'fp32', 'contiguous', 'compiled')
     graphs = []
@@ -126,9 +124,13 @@ def test_models_of_one_class_compile_for_their_own_size(monkeypatch):
         torch.nn.Module, 'compile', lambda self, **kw: compile_(self, backend=compiler, **kw)
     )
     torch._dynamo.reset()
-    for shape in ((64, 64), (64, 96), (96, 64)):
-        prepare(case, cfg, shape, 1, CPU)()
-    assert graphs == [(1, 3, 64, 64), (1, 3, 64, 96), (1, 3, 96, 64)]
+    before = torch._dynamo.config.recompile_limit
+    shapes = [(64, 64 + 32 * i) for i in range(before + 2)]
+    steps = [prepare(case, cfg, shape, 1, CPU) for shape in shapes]
+    list(measure(steps, 1, CPU, warmup=1, rounds=1))
+    assert graphs == [(1, 3, *shape) for shape in shapes]
+    assert torch._dynamo.config.recompile_limit == before
+    torch._dynamo.reset()
 
 
 def test_configs_of_one_name(run_tool, tmp_path):

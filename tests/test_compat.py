@@ -1,5 +1,6 @@
 """The bridge: mmcv's operators equal a compiled mmcv, the others say what to do."""
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -137,3 +138,11 @@ def test_applying_twice_changes_nothing():
     before = sys.modules['mmcv._ext']
     compat.apply()
     assert sys.modules['mmcv._ext'] is before
+
+
+def test_debug_messages_without_a_logger_are_not_printed(capsys):
+    from mmengine.logging import print_log
+
+    print_log('chatter', level=logging.DEBUG)
+    print_log('news')
+    assert capsys.readouterr().out == 'news\n'

@@ -30,6 +30,7 @@ COUNTERS = ('step', 'iter', 'epoch')
 TIMES = ('time', 'data_time')  # which validation logs beside its metrics
 SUFFIXES = ('.png', '.pdf', '.svg')
 MAX_COLUMNS = 4
+NONE = -1  # COCO's value of a metric for which there are no objects
 
 
 class Run(NamedTuple):
@@ -166,6 +167,7 @@ def choose_keys(runs: list[Run], wanted: list[str] | None) -> list[str]:
     train = list(dict.fromkeys(key for run in runs for key in run.train_keys))
     metrics = list(dict.fromkeys(key for run in runs for key in run.metrics))
     known = [*train, *metrics]
+    metrics = [key for key in metrics if any((run.curve(key)[1] != NONE).any() for run in runs)]
     keys = wanted or [key for key in known if key == 'loss' or key in metrics]
     unknown = [key for key in keys if key not in known]
     if unknown or not keys:

@@ -35,7 +35,10 @@ def parse_args() -> argparse.Namespace:
         '--out-dir', help='where results go (default: work_dirs/<config>/predictions)'
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help="least score of a detector's instances"
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
     parser.add_argument(
@@ -44,7 +47,10 @@ def parse_args() -> argparse.Namespace:
         action=launch.KeyValueAction,
         help='settings that override the config, as key=value',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 <= args.score_thr <= 1:
+        parser.error('--score-thr is between 0 and 1; overlays show it in percent')
+    return args
 
 
 def write(
