@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -110,8 +111,14 @@ def prepare(
         model = model.to(memory_format=torch.channels_last)
     if case.execution == 'compiled':  # dynamic: models of one class share what is compiled
         model.backbone.compile(dynamic=False)
-    run = run_backbone if case.part == 'backbone' else run_model
-    pass_once = run(model, cfg, shape, batch_size, device, channels_last)
+    if case.part == 'model':
+        pass_once = run_model(model, cfg, shape, batch_size)
+    else:
+        channels = cfg.model.backbone.get('in_channels', 3)
+        image = torch.randn(batch_size, channels, *shape, device=device)
+        if channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        pass_once = partial(run_backbone, model.backbone, image)
     dtype = DTYPES[case.precision]
 
     def step() -> None:
@@ -139,28 +146,13 @@ def keep_all(node: object) -> None:
             keep_all(child)
 
 
-def run_backbone(
-    model: nn.Module,
-    cfg: Config,
-    shape: tuple[int, int],
-    batch_size: int,
-    device: torch.device,
-    channels_last: bool,
-) -> Callable[[], Tensor]:
-    """The backbone on a normalized batch; what it returns can be differentiated."""
-    image = torch.randn(batch_size, cfg.model.backbone.get('in_channels', 3), *shape, device=device)
-    if channels_last:
-        image = image.contiguous(memory_format=torch.channels_last)
-    return lambda: sum(feature.float().mean() for feature in model.backbone(image))
+def run_backbone(backbone: nn.Module, image: Tensor) -> Tensor:
+    """The backbone on a normalized batch (B, C, H, W): a number that depends on all its maps."""
+    return sum(feature.float().mean() for feature in backbone(image))
 
 
 def run_model(
-    model: nn.Module,
-    cfg: Config,
-    shape: tuple[int, int],
-    batch_size: int,
-    device: torch.device,
-    channels_last: bool,
+    model: nn.Module, cfg: Config, shape: tuple[int, int], batch_size: int
 ) -> Callable[[], object]:
     """The whole model: in eval mode its predictions, in training its loss on made-up labels."""
     samples = [make_sample(cfg, shape, model.training) for _ in range(batch_size)]

@@ -41,13 +41,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that training and testing share, as the toolboxes spell them."""
     parser.add_argument('config', help='config file path')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValueAction,
-        help='settings that override the config, as key=value; a list is written key="[a,b]" or '
-        'key=a,b, without white space',
-    )
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument(
         '--dry-run',
@@ -56,6 +50,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torchrun sets LOCAL_RANK; older launchers pass it.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """The flag that overrides a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValueAction,
+        help='settings that override the config, as key=value; a list is written key="[a,b]" or '
+        'key=a,b, without white space',
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The flag that chooses a device, see :func:`mmdense.engine.inference.pick_device`."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
 
 
 def read_config(path: str, options: dict | None = None) -> Config:

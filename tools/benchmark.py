@@ -85,15 +85,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=1, help='images per pass (default: 1)')
     parser.add_argument('--warmup', type=int, default=3, help='passes before (default: 3)')
     parser.add_argument('--rounds', type=int, default=20, help='passes timed (default: 20)')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
+    launch.add_device(parser)
     parser.add_argument('--csv', help='write the table to this file')
     parser.add_argument('--plot', help='draw the rows as bars: a .png, .svg or .pdf file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override each config, as key=value',
-    )
+    launch.add_cfg_options(parser)
     args = parser.parse_args()
     for name in ('batch_size', 'warmup', 'rounds'):
         if getattr(args, name) < 1:

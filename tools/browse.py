@@ -35,12 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='draws the samples and their augmentation (default: 0)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_cfg_options(parser)
     args = parser.parse_args()
     if args.number < 1:
         parser.error('--number must be at least 1')

@@ -40,12 +40,7 @@ def parse_args() -> argparse.Namespace:
         help='backbone: its maps; neck: the maps after the neck; model: logits. By default the '
         "model, and of a detector the neck: its whole can't be exported",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -47,12 +47,7 @@ def parse_args() -> argparse.Namespace:
         default='macs',
         help="original: add the count by the convention of the backbone's authors",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_cfg_options(parser)
     return parser.parse_args()
 
 

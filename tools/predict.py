@@ -40,13 +40,8 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_device(parser)
+    launch.add_cfg_options(parser)
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')

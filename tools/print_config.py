@@ -21,12 +21,7 @@ from mmdense.engine.files import replacing
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Print a config with all that it inherits')
     parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_cfg_options(parser)
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--out', type=Path, help='write it to this .py file instead')
     target.add_argument(

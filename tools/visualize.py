@@ -47,13 +47,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-maps', type=int, default=14, help='heat maps on a page at most (default: 14)'
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; by default a GPU if there is one')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=launch.KeyValueAction,
-        help='settings that override the config, as key=value',
-    )
+    launch.add_device(parser)
+    launch.add_cfg_options(parser)
     args = parser.parse_args()
     if not all(0 <= side <= 1 for side in args.query):
         parser.error('--query takes two fractions between 0 and 1')
