@@ -4,28 +4,17 @@ Each is a child of mmengine's root, so ``type='mmdense.PaCaViT'`` builds inside 
 and mmseg alike; ``locations`` are imported when a name is first looked up.
 """
 
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine import registry as mmengine
 from mmengine.registry import Registry
 
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='mmdense',
-    locations=['mmdense.backbones', 'mmdense.heads'],
-)
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmdense', locations=['mmdense.engine.hooks'])
-OPTIM_WRAPPERS = Registry(
-    'optim_wrapper',
-    parent=MMENGINE_OPTIM_WRAPPERS,
-    scope='mmdense',
-    locations=['mmdense.engine.amp'],
-)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optim_wrapper_constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope='mmdense',
-    locations=['mmdense.engine.optim'],
-)
+
+def _registry(parent: Registry, *locations: str) -> Registry:
+    locations = [f'mmdense.{location}' for location in locations]
+    return Registry(parent.name, parent=parent, scope='mmdense', locations=locations)
+
+
+MODELS = _registry(mmengine.MODELS, 'backbones', 'heads', 'engine.testing')
+WEIGHT_INITIALIZERS = _registry(mmengine.WEIGHT_INITIALIZERS, 'serialization.loading')
+HOOKS = _registry(mmengine.HOOKS, 'engine.hooks')
+OPTIM_WRAPPERS = _registry(mmengine.OPTIM_WRAPPERS, 'engine.amp')
+OPTIM_WRAPPER_CONSTRUCTORS = _registry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')

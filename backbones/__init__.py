@@ -1,9 +1,8 @@
-"""The backbones, registered in ``mmdense.registry.MODELS`` by class and in timm by variant."""
+"""The backbones, registered in ``mmdense.registry.MODELS`` under their class names."""
 
-from . import timm_models
 from .fcvit import FCViT
 from .groupmixformer import GroupMixFormer
 from .msf import MSFViT
 from .paca import PaCaViT
 
-__all__ = ['FCViT', 'GroupMixFormer', 'MSFViT', 'PaCaViT', 'timm_models']
+__all__ = ['FCViT', 'GroupMixFormer', 'MSFViT', 'PaCaViT']

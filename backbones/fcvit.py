@@ -21,27 +21,15 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.drop import DropPath
-from mmcv.cnn.bricks.scale import LayerScale
+from mmcv.cnn.bricks import DropPath, LayerScale
+from timm.layers import GroupNorm1, calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import (
-    BATCH_NORM,
-    BaseBackbone,
-    check_per_stage,
-    drop_path_rates,
-    run_block,
-    to_map,
-    to_tokens,
-)
+from .base import BATCH_NORM, BaseBackbone
+from .layers import run_block, to_map, to_tokens
 
 STD_EPS = 1e-5  # added to the standard deviation of the similarities
-
-
-def group_norm(dim: int) -> nn.GroupNorm:
-    """Norm over channels and positions together."""
-    return nn.GroupNorm(1, dim)
 
 
 def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
@@ -179,10 +167,10 @@ class Block(nn.Module):
                 return nn.Identity()
             return LayerScale(dim, data_format='channels_first', scale=layer_scale)
 
-        self.norm1 = group_norm(dim)
+        self.norm1 = GroupNorm1(dim)  # over channels and positions together
         self.token_mixer = token_mixer
         self.scale1 = scale()
-        self.norm2 = group_norm(dim)
+        self.norm2 = GroupNorm1(dim)
         self.channel_mixer = channel_mixer
         self.scale2 = scale()
         self.drop_path = DropPath(drop_path)
@@ -215,6 +203,12 @@ class FCViT(BaseBackbone):
     Args:
         arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
         in_channels: Channels of the image.
+        drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
+        out_indices: Stages to return; negative counts from the end.
+        frozen_stages: 0 freezes the stem, k the stem and the first k stages; -1 nothing.
+        norm_eval: Keep batch norms in eval mode while training.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
         num_heads: Heads of the global context.
         global_context: Add the global context at all.
         weighted_context: Weigh it by similarity, rather than add it everywhere alike.
@@ -230,12 +224,6 @@ class FCViT(BaseBackbone):
         layer_scale: Initial scale of each branch: 1e-5 for ImageNet, 1e-6 for dense use; ``None``
             for none.
         norm_cfg: The batch norms after the strided convolutions.
-        drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
-        out_indices: Stages to return; negative counts from the end.
-        frozen_stages: 0 freezes the stem, k the stem and the first k stages; -1 nothing.
-        norm_eval: Keep batch norms in eval mode while training.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
 
     Raises:
         ValueError: For an unknown arch or stage index, or dimensions that do not fit.
@@ -258,6 +246,13 @@ class FCViT(BaseBackbone):
         self,
         arch: str | dict = 'b12',
         in_channels: int = 3,
+        drop_path_rate: float = 0.1,
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        *,
         num_heads: int = 8,
         global_context: bool = True,
         weighted_context: bool = True,
@@ -271,17 +266,11 @@ class FCViT(BaseBackbone):
         mlp_dwconv: bool = True,
         layer_scale: float | None = 1e-5,
         norm_cfg: dict = BATCH_NORM,
-        drop_path_rate: float = 0.1,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
     ) -> None:
         arch = self.get_arch(arch)
         dims, depths = arch['embed_dims'], arch['depths']
-        super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
-        check_per_stage(type(self).__name__, arch)
+        strides = [4 * 2**i for i in range(len(dims))]
+        super().__init__(dims, strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         if any(dim % n for dim in dims for n in (num_heads, context_reduction)):
             raise ValueError(
                 f'embed_dims {dims} are not divisible by num_heads={num_heads} and '
@@ -289,9 +278,7 @@ class FCViT(BaseBackbone):
             )
         if num_heads < 2:  # a map of one position and one head has no standard deviation
             raise ValueError(f'num_heads={num_heads}; the global context needs at least 2')
-        self.with_cp = with_cp
-        self.embed_dims = tuple(dims)
-        drop_paths = drop_path_rates(drop_path_rate, depths)
+        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, depths))
 
         def local_mixer(dim: int) -> LocalMixer:
             context = nn.Identity()
@@ -305,7 +292,7 @@ class FCViT(BaseBackbone):
         self.stages = nn.ModuleList()
         for i, dim in enumerate(dims):
             blocks = []
-            for drop_path in drop_paths[i]:
+            for _ in range(depths[i]):
                 mixers = [local_mixer(dim) for _ in range(num_mixers)]
                 if spatial_attention:
                     mixers.append(SpatialAttention(dim))
@@ -313,7 +300,7 @@ class FCViT(BaseBackbone):
                     dim, int(dim * arch['mlp_ratios'][i]), mlp_dwconv, channel_attention
                 )
                 blocks.append(
-                    Block(dim, nn.Sequential(*mixers), channel_mixer, layer_scale, drop_path)
+                    Block(dim, nn.Sequential(*mixers), channel_mixer, layer_scale, next(drop_paths))
                 )
             if i == 0:
                 conv = nn.Conv2d(in_channels, dim, 7, stride=4, padding=3)
@@ -322,7 +309,7 @@ class FCViT(BaseBackbone):
             norm = build_norm_layer(norm_cfg, dim)[1]
             self.stages.append(Stage(nn.Sequential(conv, norm), blocks))
         for i in sorted(set(self.out_indices)):
-            self.add_module(f'norm{i}', group_norm(dims[i]))
+            self.add_module(f'norm{i}', GroupNorm1(dims[i]))
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -20,20 +20,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.drop import DropPath
-from timm.layers import Mlp
+from mmcv.cnn.bricks import DropPath
+from timm.layers import Mlp, calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import (
-    BATCH_NORM,
-    BaseBackbone,
-    check_per_stage,
-    drop_path_rates,
-    run_block,
-    to_map,
-    to_tokens,
-)
+from .base import BATCH_NORM, BaseBackbone
+from .layers import run_block, to_map, to_tokens
 
 NORM_EPS = 1e-6
 NUM_SEGMENTS = 5
@@ -164,9 +157,6 @@ class GroupMixFormer(BaseBackbone):
     Args:
         arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
         in_channels: Channels of the image.
-        final_norm: Batch norm of the last stage's map, which the classifier has and dense use, as
-            published, has not.
-        norm_cfg: The batch norms; ``dict(type='SyncBN')`` for small batches on several GPUs.
         drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
         out_indices: Stages to return; negative counts from the end.
         frozen_stages: 0 freezes the stem, k the stem and the first k stages; -1 nothing.
@@ -174,6 +164,9 @@ class GroupMixFormer(BaseBackbone):
         with_cp: Recompute blocks in the backward pass to save memory; batch norms then update their
             running statistics twice a step.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
+        final_norm: Batch norm of the last stage's map, which the classifier has and dense use, as
+            published, has not.
+        norm_cfg: The batch norms; ``dict(type='SyncBN')`` for small batches on several GPUs.
 
     Raises:
         ValueError: For an unknown arch or stage index, or dimensions that do not fit.
@@ -192,33 +185,33 @@ class GroupMixFormer(BaseBackbone):
     }
     # fmt: on
 
+    first = 'stem'
     may_be_absent = r'^norm\.'  # the classifier's
 
     def __init__(
         self,
         arch: str | dict = 'small',
         in_channels: int = 3,
-        final_norm: bool = False,
-        norm_cfg: dict = BATCH_NORM,
         drop_path_rate: float = 0.1,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+        *,
+        final_norm: bool = False,
+        norm_cfg: dict = BATCH_NORM,
     ) -> None:
         arch = self.get_arch(arch)
         dims, depths = arch['embed_dims'], arch['depths']
-        super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
-        check_per_stage(type(self).__name__, arch)
+        strides = [4 * 2**i for i in range(len(dims))]
+        super().__init__(dims, strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         if any(dim % (NUM_SEGMENTS * NUM_HEADS) for dim in dims):
             raise ValueError(
                 f'embed_dims {dims} are not divisible by {NUM_SEGMENTS} segments times '
                 f'{NUM_HEADS} heads'
             )
-        self.with_cp = with_cp
-        self.embed_dims = tuple(dims)
-        drop_paths = drop_path_rates(drop_path_rate, depths)
+        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, depths))
 
         half = dims[0] // 2
         self.stem = nn.Sequential(
@@ -230,7 +223,7 @@ class GroupMixFormer(BaseBackbone):
         self.stages = nn.ModuleList()
         for i, (dim, mlp_ratio) in enumerate(zip(dims, arch['mlp_ratios'])):
             conv = separable_conv(dims[max(i - 1, 0)], dim, 3, stride=2 if i else 1)
-            blocks = [Block(dim, mlp_ratio, rate, norm_cfg) for rate in drop_paths[i]]
+            blocks = [Block(dim, mlp_ratio, next(drop_paths), norm_cfg) for _ in range(depths[i])]
             self.stages.append(Stage(nn.Sequential(conv, *norm_act(norm_cfg, dim)), blocks))
         self.norm = build_norm_layer(norm_cfg, dims[-1])[1] if final_norm else None
         self.freeze()

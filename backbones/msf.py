@@ -20,12 +20,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks.drop import DropPath
-from timm.layers import Mlp
+from mmcv.cnn.bricks import DropPath
+from timm.layers import Mlp, calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import BaseBackbone, drop_path_rates, run_block, to_map
+from .base import BaseBackbone
+from .layers import run_block, to_map
 
 TEMPERATURE = 10000
 
@@ -172,18 +173,18 @@ class MSFViT(BaseBackbone):
     Args:
         arch: A name in ``arch_zoo``, or a dict with the keys of its rows.
         in_channels: Channels of the image.
-        patch_size: Side of a patch in pixels.
-        attention: 'msf', or 'orig' for ordinary attention.
-        groups: g of the projections to q, k, v (and p); must divide the channels.
-        group_order: How the outputs of the groups are ordered, see :class:`GroupedLinear`.
-        out_type: 'featmap' returns maps (B, D, H, W); 'avg_featmap' the normalized mean over the
-            tokens (B, D), for classification without a neck.
         drop_path_rate: Stochastic depth of the last layer; the first has 0, linear in between.
         out_indices: Layers whose output is returned; negative counts from the end.
         frozen_stages: 0 freezes the patch embedding, k also the first k layers; -1 nothing.
         norm_eval: Keep batch norms in eval mode while training (the model has none).
         with_cp: Recompute layers in the backward pass to save memory.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
+        patch_size: Side of a patch in pixels.
+        attention: 'msf', or 'orig' for ordinary attention.
+        groups: g of the projections to q, k, v (and p); must divide the channels.
+        group_order: How the outputs of the groups are ordered, see :class:`GroupedLinear`.
+        out_type: 'featmap' returns maps (B, D, H, W); 'avg_featmap' the normalized mean over the
+            tokens (B, D), for classification without a neck.
 
     Raises:
         ValueError: For an unknown arch, attention, order or layer index, or dimensions that do not
@@ -196,37 +197,47 @@ class MSFViT(BaseBackbone):
         'small': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
     }
 
+    first = 'patch_embed'
+    sequence = 'layers'
     may_be_absent = r'^norm\.'  # the classifier's
 
     def __init__(
         self,
         arch: str | dict = 'small',
         in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        out_indices: int | Sequence[int] = (-1,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        *,
         patch_size: int = 16,
         attention: str = 'msf',
         groups: int = 1,
         group_order: str = 'interleave',
         out_type: str = 'featmap',
-        drop_path_rate: float = 0.0,
-        out_indices: Sequence[int] = (-1,),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
     ) -> None:
         arch = self.get_arch(arch)
         dim, depth, num_heads = arch['embed_dims'], arch['num_layers'], arch['num_heads']
-        super().__init__(depth, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(
+            [dim] * depth,
+            [patch_size] * depth,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            with_cp,
+            init_cfg,
+        )
         if dim % num_heads or dim % 4:
             raise ValueError(f'embed_dims={dim} is not divisible by num_heads={num_heads} and by 4')
         if attention not in ('orig', 'msf'):
             raise ValueError(f"unknown attention '{attention}'; known are orig, msf")
         if out_type not in ('featmap', 'avg_featmap'):
             raise ValueError(f"unknown out_type '{out_type}'; known are featmap, avg_featmap")
-        self.with_cp = with_cp
         self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
         self.layers = nn.ModuleList()
-        for drop_path in drop_path_rates(drop_path_rate, [depth])[0]:
+        for drop_path in calculate_drop_path_rates(drop_path_rate, depth):
             attn = Attention(dim, num_heads, attention, groups, group_order)
             self.layers.append(Block(dim, attn, arch['feedforward_channels'], drop_path))
         self.norm = nn.LayerNorm(dim) if out_type == 'avg_featmap' else None
@@ -242,23 +253,3 @@ class MSFViT(BaseBackbone):
             if i in self.out_indices:
                 outs[i] = to_map(x, size) if self.norm is None else self.norm(x.mean(dim=1))
         return tuple(outs[i] for i in self.out_indices)
-
-    def frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [self.patch_embed, *self.layers[: self.frozen_stages]]
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Where a parameter lies: 0 is the patch embedding, then the layers from 1, then the rest.
-
-        Args:
-            param_name: Name of the parameter in the whole model.
-            prefix: What precedes the backbone's own names, e.g. ``'backbone.'``.
-        """
-        num_layers = len(self.layers) + 2
-        name = param_name.removeprefix(prefix).split('.')
-        if param_name.startswith(prefix) and name[0] == 'patch_embed':
-            return 0, num_layers
-        if param_name.startswith(prefix) and name[0] == 'layers':
-            return int(name[1]) + 1, num_layers
-        return num_layers - 1, num_layers

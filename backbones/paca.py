@@ -17,26 +17,18 @@ Axis legend: B batch, N = H*W tokens, M clusters, C channels, h heads, d = C/h.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.drop import DropPath
-from mmcv.cnn.bricks.scale import LayerScale
+from mmcv.cnn.bricks import DropPath, LayerScale
+from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .layers import (
-    BATCH_NORM,
-    BaseBackbone,
-    check_per_stage,
-    drop_path_rates,
-    run_block,
-    to_map,
-    to_tokens,
-)
+from .base import BATCH_NORM, BaseBackbone
+from .layers import assign_positions, run_block, to_map, to_tokens
+from .paca_teacher import Teacher
 
 NORM_EPS = 1e-6
 
@@ -56,21 +48,10 @@ def find_content(image: Tensor) -> Tensor:
     return content | ~content.any(dim=(1, 2), keepdim=True)
 
 
-def assign_positions(x: Tensor, assign: nn.Linear, valid: Tensor | None) -> Tensor:
-    """Z (B, M, N): a softmax over the (valid) positions of the tokens' (B, N, C) cluster logits."""
-    # W x^T rather than (x W^T)^T: the softmax then runs along contiguous memory.
-    logits = assign.weight @ x.transpose(1, 2)
-    if assign.bias is not None:
-        logits = logits + assign.bias[:, None]
-    if valid is not None:
-        logits = logits.masked_fill(~valid, float('-inf'))
-    return logits.softmax(dim=-1)
-
-
 class ConvClustering(nn.Module):
     """Cluster logits from a depthwise convolution and two pointwise layers."""
 
-    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_clusters: int, kernel_size: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.proj = nn.Linear(dim, dim)
@@ -85,10 +66,10 @@ class ConvClustering(nn.Module):
 class MLPClustering(nn.Module):
     """Cluster logits from each token alone: two linear layers."""
 
-    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_clusters: int, hidden_dim: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(dim, int(dim * mlp_ratio))
-        self.assign = nn.Linear(self.proj.out_features, num_clusters)
+        self.proj = nn.Linear(dim, hidden_dim)
+        self.assign = nn.Linear(hidden_dim, num_clusters)
 
     def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
         """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
@@ -98,7 +79,7 @@ class MLPClustering(nn.Module):
 class LinearClustering(nn.Module):
     """Cluster logits from each token alone: one linear layer."""
 
-    def __init__(self, dim: int, num_clusters: int, kernel_size: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__()
         self.assign = nn.Linear(dim, num_clusters, bias=False)
 
@@ -277,26 +258,27 @@ class Stage(nn.Module):
     def forward(
         self,
         x: Tensor,
-        valid: Tensor | None = None,
-        teach: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-        with_cp: bool = False,
+        size: tuple[int, int],
+        assignment: Tensor | None,
+        extra: Tensor | None,
+        valid: Tensor | None,
+        with_cp: bool,
     ) -> Tensor:
-        """(B, C_in, H, W) -> (B, C, H', W'), strided as the downsampling says.
+        """The downsampled tokens (B, N, C) -> the stage's map (B, C, H, W).
 
         Args:
-            x: The image or the previous stage's map.
+            x: What ``downsample`` makes of the image or the previous stage's map.
+            size: (H, W) of the tokens.
+            assignment: The teacher's Z (B, M, N); ``None`` without one.
+            extra: The teacher's tokens (B, N, C), added before the norm; ``None`` without one.
             valid: (B, 1, N), positions that may join clusters; ``None`` for all.
-            teach: From the downsampled map to the teacher's Z (B, M, N) and tokens (B, N, C), which
-                are added before the norm; ``None`` without a teacher.
             with_cp: Recompute blocks in the backward pass.
         """
-        x, size = self.downsample(x)
-        assignment, extra = teach(to_map(x, size)) if teach else (None, None)
         if self.pos_embed is not None:
             x = x + self.get_pos_embed(size)
         for block in self.blocks:
             x, assignment = run_block(block, with_cp, x, size, assignment, valid)
-        return to_map(self.norm(x + extra if teach else x), size)
+        return to_map(self.norm(x if extra is None else x + extra), size)
 
     def get_pos_embed(self, size: tuple[int, int]) -> Tensor:
         """The position table (1, N, C) for tokens of this (height, width)."""
@@ -304,99 +286,6 @@ class Stage(nn.Module):
             return self.pos_embed
         table = to_map(self.pos_embed, self.pos_embed_size)
         return to_tokens(F.interpolate(table, size, mode='bilinear', align_corners=True))
-
-
-class Blur(nn.Module):
-    """Each channel smoothed by the 3x3 binomial kernel, with zeros beyond the border."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        kernel = torch.outer(row, row).expand(dim, 1, 3, 3).clone()
-        self.register_buffer('kernel', kernel, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
-
-
-class MixerLayer(nn.Module):
-    """ConvMixer layer (arXiv 2201.09792): depthwise with a shortcut, then pointwise."""
-
-    def __init__(self, dim: int, kernel_size: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.depthwise = nn.Sequential(
-            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
-            nn.GELU(),
-            build_norm_layer(norm_cfg, dim)[1],
-        )
-        self.pointwise = nn.Sequential(
-            nn.Conv2d(dim, dim, 1), nn.GELU(), build_norm_layer(norm_cfg, dim)[1]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(x + self.depthwise(x))
-
-
-class Teacher(nn.Module):
-    """ConvMixer pyramid with a top-down path that assigns positions to clusters in all stages.
-
-    Args:
-        dims: Channels per stage, those of the model it serves.
-        depths: Mixer layers per stage.
-        clusters: M per stage.
-        norm_cfg: The batch norm.
-        kernel_size: Of the depthwise convolutions.
-    """
-
-    def __init__(
-        self,
-        dims: Sequence[int],
-        depths: Sequence[int],
-        clusters: Sequence[int],
-        norm_cfg: dict,
-        kernel_size: int = 7,
-    ) -> None:
-        super().__init__()
-
-        def mixer(dim: int) -> nn.Module:
-            return MixerLayer(dim, kernel_size, norm_cfg)
-
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*(mixer(dim) for _ in range(depth))) for dim, depth in zip(dims, depths)
-        )
-        self.downsamples = nn.ModuleList(
-            nn.Sequential(
-                Blur(fine),
-                nn.Conv2d(fine, coarse, 3, 2, 1),
-                nn.GELU(),
-                build_norm_layer(norm_cfg, coarse)[1],
-            )
-            for fine, coarse in zip(dims, dims[1:])
-        )
-        self.laterals = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(coarse, fine, 1), nn.GELU(), build_norm_layer(norm_cfg, fine)[1]
-            )
-            for fine, coarse in zip(dims, dims[1:])
-        )
-        self.fpns = nn.ModuleList(mixer(dim) for dim in dims[:-1])
-        self.assigns = nn.ModuleList(nn.Linear(dim, m) for dim, m in zip(dims, clusters))
-
-    def forward(self, x: Tensor, valid: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
-        """The stem's map (B, C, H, W) -> Z (B, M, N) and tokens (B, N, C) of each stage."""
-        maps = []
-        for i, block in enumerate(self.blocks):
-            x = block(self.downsamples[i - 1](x) if i else x)
-            maps.append(x)
-        tops = maps[-1:]
-        for fine, lateral, fpn in zip(maps[-2::-1], reversed(self.laterals), reversed(self.fpns)):
-            up = F.interpolate(tops[0], fine.shape[2:], mode='bilinear', align_corners=False)
-            tops.insert(0, fpn(fine + lateral(up)))
-        assignments = [
-            assign_positions(to_tokens(top), assign, where)
-            for top, assign, where in zip(tops, self.assigns, valid)
-        ]
-        return [(z, to_tokens(x)) for z, x in zip(assignments, maps)]
 
 
 @MODELS.register_module()
@@ -407,6 +296,13 @@ class PaCaViT(BaseBackbone):
         arch: A name in ``arch_zoo``, or a dict with the keys of its rows; with ``teacher_depths``
             the clusters come from a teacher.
         in_channels: Channels of the image.
+        drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
+        out_indices: Stages to return; negative counts from the end.
+        frozen_stages: 0 freezes the stem, k the stem, the first k stages, and the teacher that
+            assigns their clusters; -1 nothing.
+        norm_eval: Keep batch norms in eval mode while training (only a teacher has them).
+        with_cp: Recompute blocks in the backward pass to save memory.
+        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
         clusters: M per stage, 0 for plain attention. By default the paper's for ImageNet and COCO:
             100 with plain attention in stage 4, 100 in every stage with a teacher. ADE20K has 200.
         clustering: How cluster logits are computed, a key of ``CLUSTERINGS``.
@@ -424,14 +320,7 @@ class PaCaViT(BaseBackbone):
         img_size: Image size, or (height, width), that the tables of ``pos_embed`` are made for.
         mask_padding: Keep zero padding at the right and lower border out of the clusters, and of
             the keys where a stage has none.
-        drop_path_rate: Stochastic depth of the last block; the first has 0, linear in between.
-        out_indices: Stages to return; negative counts from the end.
-        frozen_stages: 0 freezes the stem, k the stem, the first k stages, and the teacher that
-            assigns their clusters; -1 nothing.
-        norm_eval: Keep batch norms in eval mode while training (only a teacher has them).
         norm_cfg: The teacher's batch norm.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)`` or ``None``.
 
     Raises:
         ValueError: For an unknown arch, clustering or stage index, or lists that do not fit.
@@ -457,6 +346,13 @@ class PaCaViT(BaseBackbone):
         self,
         arch: str | dict = 'small',
         in_channels: int = 3,
+        drop_path_rate: float = 0.1,
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        *,
         clusters: Sequence[int] | None = None,
         clustering: str = 'conv',
         clustering_interval: int | Sequence[int] = 0,
@@ -471,17 +367,12 @@ class PaCaViT(BaseBackbone):
         pos_embed: bool = False,
         img_size: int | tuple[int, int] = 224,
         mask_padding: bool = False,
-        drop_path_rate: float = 0.1,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
         norm_cfg: dict = BATCH_NORM,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
     ) -> None:
         arch = self.get_arch(arch)
         dims, heads, depths = arch['embed_dims'], arch['num_heads'], arch['depths']
-        super().__init__(len(depths), out_indices, frozen_stages, norm_eval, init_cfg)
+        strides = [4 * 2**i for i in range(len(dims))]
+        super().__init__(dims, strides, out_indices, frozen_stages, norm_eval, with_cp, init_cfg)
         has_teacher = 'teacher_depths' in arch
         per_stage = dict(
             arch,
@@ -489,7 +380,7 @@ class PaCaViT(BaseBackbone):
             clustering_interval=_per_stage(clustering_interval, len(depths)),
             clustering_kernel_size=_per_stage(clustering_kernel_size, len(depths)),
         )
-        check_per_stage(type(self).__name__, per_stage)
+        self.check_per_stage(per_stage)
         if any(dim % h for dim, h in zip(dims, heads)):
             raise ValueError(f'embed_dims {dims} are not divisible by num_heads {heads}')
         if clustering not in CLUSTERINGS:
@@ -498,37 +389,31 @@ class PaCaViT(BaseBackbone):
             )
         if has_teacher and 0 in per_stage['clusters']:
             raise ValueError(f'a teacher needs clusters in every stage; got {clusters}')
-        self.with_cp = with_cp
-        self.embed_dims = tuple(dims)
         self.mask_padding = mask_padding
         clusters = per_stage['clusters']
-        drop_paths = drop_path_rates(drop_path_rate, depths)
+        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, depths))
         image = (img_size, img_size) if isinstance(img_size, int) else img_size
 
         self.stages = nn.ModuleList()
         for i, dim in enumerate(dims):
+            hidden_dim = int(dim * arch['mlp_ratios'][i])
+            interval = per_stage['clustering_interval'][i]
+            kernel_size = per_stage['clustering_kernel_size'][i]
+            options = dict(conv=[kernel_size], mlp=[hidden_dim], linear=[])[clustering]
             blocks = []
             for j in range(depths[i]):
-                interval = per_stage['clustering_interval'][i]
-                owns_clustering = clusters[i] and not has_teacher
-                if not owns_clustering or (j % interval if interval else j):
-                    cluster_layers = None
-                else:
-                    cluster_layers = CLUSTERINGS[clustering](
-                        dim,
-                        clusters[i],
-                        kernel_size=per_stage['clustering_kernel_size'][i],
-                        mlp_ratio=arch['mlp_ratios'][i],
-                    )
+                cluster_layers = None
+                if clusters[i] and not has_teacher and not (j % interval if interval else j):
+                    cluster_layers = CLUSTERINGS[clustering](dim, clusters[i], *options)
                 attn = PaCaAttention(
                     dim, heads[i], clusters[i], cluster_layers, cluster_norm, cluster_pos_embed
                 )
-                mlp = MLP(dim, int(dim * arch['mlp_ratios'][i]), mlp_dwconv, mlp_shortcut)
+                mlp = MLP(dim, hidden_dim, mlp_dwconv, mlp_shortcut)
                 block = Block(
                     dim,
                     attn,
                     mlp,
-                    drop_paths[i][j],
+                    next(drop_paths),
                     norm_before=sub_ln or not post_norm,
                     norm_after=sub_ln or post_norm,
                     layer_scale=layer_scale,
@@ -548,18 +433,15 @@ class PaCaViT(BaseBackbone):
         valid = [None] * len(self.stages)
         if self.mask_padding:  # a token is valid where its top left pixel is: (B, 1, N) per stage
             content = find_content(x)
-            strides = [4 * 2**i for i in range(len(self.stages))]
+            strides = [info['reduction'] for info in self.feature_info]
             valid = [content[:, ::s, ::s].flatten(1)[:, None] for s in strides]
-        lessons = []
-
-        def teach(i: int, feature: Tensor) -> tuple[Tensor, Tensor]:
-            if i == 0:  # all stages are taught from the stem's output
-                lessons.extend(self.teacher(feature, valid))
-            return lessons[i]
-
+        lessons = [(None, None)] * len(self.stages)
         maps = []
         for i, stage in enumerate(self.stages):
-            x = stage(x, valid[i], partial(teach, i) if self.teacher else None, self.with_cp)
+            tokens, size = stage.downsample(x)
+            if i == 0 and self.teacher is not None:  # it teaches all stages from the stem's output
+                lessons = self.teacher(to_map(tokens, size), valid)
+            x = stage(tokens, size, *lessons[i], valid[i], self.with_cp)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
 

@@ -1,1 +1,1 @@
-"""What stands between the models and mmengine: ops, configs, checkpoints, checks, the launch."""
+"""How it trains and tests here: configs, building, checks, the launch, what a run adds."""

@@ -1,10 +1,13 @@
-"""What must hold before a run starts; each check raises :class:`UserError` and writes nothing."""
+"""What must hold before a run starts.
+
+Each check raises :class:`UserError` or returns nothing, and writes nothing. Models are built
+without numbers, and files are asked for names and shapes only: the run itself needs both.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +16,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .checkpoint import (
-    describe_mismatch,
-    find_exempt,
-    find_mismatch,
-    get_state_dict,
-    load_file,
-    select_pretrained,
-)
-from .errors import UserError
+from ..backbones.base import BaseBackbone
+from ..errors import UserError
+from ..serialization.checkpoint import load_file
+from ..serialization.loading import check_fit, select_pretrained
+from .building import told_in_one_line
+from .data import find_datasets
 
 DATA_HELP = "see 'Data sets' in README.md"
 
@@ -36,12 +36,7 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     """
     check_processes()
     check_data(cfg, loaders)
-    model = check_model(cfg)
-    check_channels(cfg)
-    if 'train_dataloader' in loaders:
-        check_pretrained(model)
-    if cfg.get('load_from'):
-        check_checkpoint(model, cfg.load_from, whole_model)
+    check_model(cfg, 'train_dataloader' in loaders, whole_model)
     check_work_dir(cfg.work_dir)
 
 
@@ -79,46 +74,49 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
                     raise UserError(f"{loader}: file '{path}' does not exist; {DATA_HELP}")
 
 
-def find_datasets(dataset: dict) -> Iterator[dict]:
-    """The data sets proper, below wrappers that repeat, concatenate or mix them."""
-    inner = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
-    if not inner:
-        yield dataset
-    for child in inner:
-        yield from find_datasets(child)
-
-
 def is_local(path: str) -> bool:
     return bool(path) and '://' not in path
 
 
-def check_model(cfg: Config) -> nn.Module:
-    """The model builds. What a constructor refuses is a matter of the config, told in one line."""
+def check_model(cfg: Config, pretrained: bool, whole_model: bool) -> None:
+    """The model builds, its parts fit each other, and so do the files that it starts from.
+
+    Args:
+        cfg: The config.
+        pretrained: Whether the files that ``init_cfg`` names are needed.
+        whole_model: As in :func:`check_run`.
+    """
     if 'model' not in cfg:
         raise UserError('the config has no model; it may be a part that others inherit from')
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+    model = outline_model(cfg)
+    check_channels(cfg, model)
+    if pretrained:
+        check_pretrained(model)
+    if cfg.get('load_from'):
+        content = load_file(cfg.load_from, lazily=True)
+        check_fit(model, content, cfg.load_from, whole_model)
+
+
+def outline_model(cfg: Config) -> nn.Module:
+    """The model on the meta device; on the CPU if its constructor asks tensors for numbers."""
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
+    with told_in_one_line('the model of this config cannot be built'), scope:
+        try:
+            with torch.device('meta'):
+                return MODELS.build(cfg.model)
+        except (NotImplementedError, RuntimeError):
             return MODELS.build(cfg.model)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        message = ' '.join(str(error.args[0]).split()) if error.args else ''
-        if not message:  # a bare assertion says at least where it stands
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            message = f'{frame.line} ({frame.filename}:{frame.lineno})'
-        raise UserError(f'the model of this config cannot be built: {message}') from error
 
 
-def check_channels(cfg: Config) -> None:
-    """Neck and heads of a config take as many channels as its backbone gives."""
-    model = cfg.model
-    backbone = {k: v for k, v in model.get('backbone', {}).items() if k != 'init_cfg'}
+def check_channels(cfg: Config, model: nn.Module) -> None:
+    """Neck and heads of a config take as many channels as its model's backbone gives."""
+    channels = cfg.model.get('backbone', {}).get('in_channels', 3)
     try:
-        scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
-        with scope, torch.device('meta'):
-            maps = MODELS.build(backbone)(torch.empty(1, backbone.get('in_channels', 3), 64, 64))
+        maps = model.backbone(torch.empty(1, channels, 64, 64, device='meta'))
         given = [feature.shape[1] for feature in maps]
     except Exception:  # whatever a backbone of others cannot do without numbers: no verdict
         return
-    for name, wanted, indices in find_consumers(model, len(given)):
+    for name, wanted, indices in find_consumers(cfg.model, len(given)):
         if any(not -len(given) <= i < len(given) for i in indices):
             raise UserError(f'{name} uses maps {indices} of a backbone that gives {len(given)}')
         if wanted != [given[i] for i in indices]:
@@ -154,39 +152,10 @@ def find_consumers(model: dict, num_maps: int) -> Iterator[tuple[str, list[int],
 def check_pretrained(model: nn.Module) -> None:
     """The files that ``init_cfg`` names are there and fit the backbones that load strictly."""
     for module in model.modules():
-        pretrained = getattr(module, 'pretrained', None)
-        if isinstance(pretrained, dict):
-            select_pretrained(module, **pretrained)
-
-
-def check_checkpoint(model: nn.Module, path: str, whole_model: bool) -> dict:
-    """The file holds this model's tensors, or at least those of its backbone.
-
-    Heads may differ when a run starts from another one's weights, since classes do.
-
-    Returns:
-        What the file holds.
-    """
-    own = {key.removeprefix('module.'): value for key, value in model.state_dict().items()}
-    if not whole_model:
-        own = {k: v for k, v in own.items() if k.startswith('backbone.')} or own
-    content = load_file(path)
-    found = get_state_dict(content)
-    if not whole_model:  # as for pretrained files, the number of clusters and some norms may differ
-        backbone = getattr(model, 'backbone', None)
-        patterns = (getattr(backbone, a, None) for a in ('may_change_shape', 'may_be_absent'))
-        exempt = find_exempt(*(_strip_backbone(state) for state in (own, found)), *patterns)
-        own = {k: v for k, v in own.items() if k.removeprefix('backbone.') not in exempt}
-    found = {key: value for key, value in found.items() if key in own}
-    problem = describe_mismatch(find_mismatch(own, found), len(own))
-    if problem:
-        part = type(model).__name__ if whole_model else 'backbone'
-        raise UserError(f"checkpoint '{path}' is of another model than this {part}: {problem}")
-    return content
-
-
-def _strip_backbone(state: dict) -> dict:
-    return {key.removeprefix('backbone.'): value for key, value in state.items()}
+        if isinstance(module, BaseBackbone):
+            for entry in module.pretrained_cfgs:
+                content = load_file(entry['checkpoint'], lazily=True)
+                select_pretrained(module, content, entry['checkpoint'], entry.get('prefix'))
 
 
 def check_work_dir(work_dir: str) -> None:

@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ..errors import UserError
 from ..registry import HOOKS
-from .errors import UserError
 
 
 @HOOKS.register_module()

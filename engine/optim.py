@@ -8,8 +8,8 @@ from functools import partial
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from torch import nn
 
+from ..errors import UserError
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
-from .errors import UserError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

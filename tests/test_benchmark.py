@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine.benchmark import Case, Timing, measure, measure_peak, prepare
+from mmdense.inference.benchmark import Case, Timing, measure, measure_peak, prepare
 
 ROOT = Path(mmdense.__file__).parent
 DIGITS = ROOT / 'configs' / 'digits'

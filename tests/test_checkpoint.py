@@ -10,8 +10,9 @@ import torch
 from mmengine.registry import MODELS
 from safetensors.torch import save_file
 
-from mmdense.engine.checkpoint import load_file, load_pretrained
-from mmdense.engine.errors import UserError
+from mmdense.errors import UserError
+from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.loading import load_pretrained
 
 ARCH = dict(
     embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), depths=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmcv.ops import RoIAlign, batched_nms, nms, sigmoid_focal_loss, soft_nms
 
-import mmdense.engine.compat as compat
-from mmdense.engine.compat import MissingOpError
+import mmdense.compat as compat
+from mmdense.compat import MissingOpError
 
 GOLDEN = Path(__file__).parent / 'golden' / 'mmcv_ops.npz'
 needs_bridge = pytest.mark.skipif(

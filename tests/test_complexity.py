@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmdense
 from mmdense.backbones.msf import Attention
-from mmdense.engine.complexity import measure
-from mmdense.engine.convert import config_root
+from mmdense.files import config_root
+from mmdense.inference.flops import measure
 
 ROOT = Path(mmdense.__file__).parent
 
@@ -78,19 +78,19 @@ def published(data: str) -> dict[str, float]:
 @pytest.mark.parametrize('name, flops', published('COCO').items())
 def test_detectors_as_published(name, flops):
     found = measure(load(name), (800, 1280))
-    assert found.original['flops'] == pytest.approx(flops, rel=0.01)
+    assert found.original.flops == pytest.approx(flops, rel=0.01)
 
 
 @pytest.mark.parametrize('name, flops', published('ADE20K').items())
 def test_segmentors_as_published(name, flops):
     found = measure(load(name), (512, 512))
-    assert found.original['flops'] == pytest.approx(flops, rel=0.01)
+    assert found.original.flops == pytest.approx(flops, rel=0.01)
 
 
 def test_published_conventions():
     found = measure(load('groupmixformer/groupmixformer_t_in1k'), (224, 224)).original
     assert found['flops'] == pytest.approx(3.72, abs=0.005)
-    assert measure(load('fcvit/fcvit_b48_in1k'), (224, 224)).original['params'] == pytest.approx(
+    assert measure(load('fcvit/fcvit_b48_in1k'), (224, 224)).original.params == pytest.approx(
         49.1, abs=0.05
     )
     for name, params in (('msf_s', 23.68), ('msf_s_g2', 20.14), ('msf_s_orig', 21.91)):

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
-from mmdense.engine.complexity import measure
+from mmdense.inference.flops import measure
 from mmdense.tools.model_zoo import get_shape, metafiles, pages
 
 ROOT = Path(mmdense.__file__).parent

@@ -14,12 +14,16 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
-from mmdense.engine.checkpoint import load_file, load_pretrained
-from mmdense.engine.convert import FAMILIES, PACA_HEAD, config_root, convert, pick_weights
-from mmdense.engine.errors import UserError
+from mmdense.errors import UserError
+from mmdense.families import FAMILIES
+from mmdense.files import config_root
+from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.conversion import convert, pick_weights
+from mmdense.serialization.loading import load_pretrained
 
 ROOT = Path(mmdense.__file__).parent
-FAMILY = {family.configs: family for family in FAMILIES}
+FAMILY = {family.name: family for family in FAMILIES}
+(PACA_HEAD,) = FAMILY['paca'].head_naming
 SMALLEST = {
     'paca': 'pacavit_tiny_p2cconv_100_0',
     'groupmixformer': 'groupmixformer_miny',
@@ -143,7 +147,7 @@ def test_dense_files(kind, family, tmp_path, tool):
     model = dense_model(kind)
     own = model.state_dict()
     backbone = {k.removeprefix('backbone.'): v for k, v in own.items() if k.startswith('backbone.')}
-    published = {f'backbone.{k}': v for k, v in FAMILY[family].restore(backbone).items()}
+    published = {f'backbone.{k}': v for k, v in FAMILY[family].naming.restore(backbone).items()}
     rest = {k: v for k, v in own.items() if not k.startswith('backbone.')}
     if kind == 'paca_head':
         head = {k.removeprefix('decode_head.'): v for k, v in rest.items()}
@@ -221,7 +225,9 @@ def test_variant_of_a_segmentor(clusters, config):
     """Several ablations are one network when they have 200 clusters: the plainest is named."""
     with torch.device('meta'):
         model = build(dict(type='mmdense.PaCaViT', arch='small', clusters=clusters))
-    state = {f'backbone.{k}': v for k, v in FAMILY['paca'].restore(model.state_dict()).items()}
+    state = {
+        f'backbone.{k}': v for k, v in FAMILY['paca'].naming.restore(model.state_dict()).items()
+    }
     assert convert(state).variant.config == config
 
 
@@ -273,7 +279,9 @@ class TestBadInput:
     def test_a_cluster_layer_that_does_not_fit(self, fails):
         """In dense files only the number of clusters may differ."""
         model = build(dict(type='mmdense.PaCaViT', arch='tiny'))
-        state = {f'backbone.{k}': v for k, v in FAMILY['paca'].restore(model.state_dict()).items()}
+        state = {
+            f'backbone.{k}': v for k, v in FAMILY['paca'].naming.restore(model.state_dict()).items()
+        }
         name = 'backbone.stage3.0.attn.clustering.clustering.4.weight'
         ours = 'stages.2.blocks.0.attn.clustering.assign.weight'
         fails(state | {name: torch.zeros(100, 7, 1, 1)}, f'{ours} (100, 7) for (100, 320)')

@@ -68,6 +68,7 @@ def test_pages_of_tools(tool):
     """Each tool has a page, which the README links; the options that it names exist."""
     page = (ROOT / 'docs' / 'tools' / f'{tool}.md').read_text()
     code = (ROOT / 'tools' / f'{tool}.py').read_text() + (ROOT / 'engine/launch.py').read_text()
+    code += (ROOT / 'engine/config.py').read_text()
     assert f'docs/tools/{tool}.md' in (ROOT / 'README.md').read_text()
     assert f'\npython tools/{tool}.py' in page
     for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page)):

@@ -1,5 +1,6 @@
 """Small parts between config and runner."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS
 
-from mmdense.engine import launch
-from mmdense.engine.checks import check_channels, check_data, check_model, find_datasets
-from mmdense.engine.convert import config_root
-from mmdense.engine.errors import UserError, last_line
-from mmdense.engine.tta import enable_tta
+from mmdense.engine import building
+from mmdense.engine.checks import check_channels, check_data, outline_model
+from mmdense.engine.data import find_datasets
+from mmdense.engine.testing import enable_tta
+from mmdense.errors import UserError, last_line
+from mmdense.files import config_root
 
 
 def test_sync_bn_becomes_bn_everywhere():
@@ -20,7 +22,7 @@ def test_sync_bn_becomes_bn_everywhere():
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         heads=[dict(norm_cfg=dict(type='SyncBN')), dict(norm_cfg=dict(type='GN', num_groups=4))],
     )
-    launch.replace_sync_bn(cfg)
+    building.replace_sync_bn(cfg)
     assert cfg.norm_cfg == dict(type='BN', requires_grad=True)
     assert [head.norm_cfg.type for head in cfg.heads] == ['BN', 'GN']
 
@@ -44,13 +46,13 @@ def test_data_checks_name_file_and_loader(tmp_path):
 def test_a_bare_assertion_of_a_constructor_says_where_it_stands():
     model = dict(type='FPN', in_channels=(8, 8), out_channels=8, num_outs=2)
     with pytest.raises(UserError, match=r'isinstance\(in_channels, list\).*fpn.py'):
-        check_model(Config(dict(model=model, default_scope='mmdet')))
+        outline_model(Config(dict(model=model, default_scope='mmdet')))
 
 
 def test_errors_from_workers_are_cut_to_their_message():
     message = (
         'Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\n  File "x.py"\n'
-        "mmdense.engine.errors.UserError: 'a.png' cannot be read\n"
+        "mmdense.errors.UserError: 'a.png' cannot be read\n"
     )
     assert last_line(UserError(message)) == "'a.png' cannot be read"
     assert last_line(ValueError()) == 'ValueError'
@@ -78,10 +80,10 @@ def test_cpu_amp_runs_in_bfloat16():
 class TestChannels:
     """A neck or head that does not fit its backbone is named with both sides' channels."""
 
-    def check(self, path: str, **changes: object) -> None:
-        cfg = Config.fromfile(config_root() / f'{path}.py')
+    def check(self, path: str | Path, **changes: object) -> None:
+        cfg = Config.fromfile(config_root() / Path(path).with_suffix('.py'))
         cfg.merge_from_dict(changes)
-        check_channels(cfg)
+        check_channels(cfg, outline_model(cfg))
 
     @pytest.mark.parametrize(
         'path',
@@ -140,7 +142,7 @@ class TestChannels:
             'model = dict(neck=dict(in_channels=[1, 2, 3, 4]))\n'
         )
         with pytest.raises(UserError, match=r'the backbone gives \[256, 512, 1024, 2048\]'):
-            check_channels(Config.fromfile(tmp_path / 'mine.py'))
+            self.check(tmp_path / 'mine.py')
 
 
 def test_paca_head_learns_ten_times_as_fast():
@@ -152,7 +154,7 @@ def test_paca_head_learns_ten_times_as_fast():
     ):
         cfg = Config.fromfile(config_root() / f'{path}.py')
         cfg.model.backbone.pop('init_cfg', None)
-        model = check_model(cfg)
+        model = building.build_model(cfg).train()
         names = {id(p): name for name, p in model.named_parameters()}
         groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
         fast = {names[id(p)] for g in groups for p in g['params'] if g['lr'] == pytest.approx(6e-4)}
@@ -169,7 +171,7 @@ def test_layer_wise_learning_rates(path):
     """In all three toolboxes: heads at the full rate, the stem at the lowest."""
     cfg = Config.fromfile(config_root() / f'{path}.py')
     cfg.model.backbone.pop('init_cfg', None)
-    model = check_model(cfg)
+    model = building.build_model(cfg).train()
     cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
     cfg.optim_wrapper.paramwise_cfg = dict(layer_decay_rate=0.5)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -186,7 +188,7 @@ def test_layer_wise_learning_rates_keep_multipliers():
     cfg.model.backbone.pop('init_cfg', None)
     cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
     cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.5
-    groups = build_optim_wrapper(check_model(cfg), cfg.optim_wrapper).param_groups
+    groups = build_optim_wrapper(building.build_model(cfg).train(), cfg.optim_wrapper).param_groups
     rates = {g['param_name']: g['lr'] for g in groups if g['params']}
     assert rates['decode_head.conv_seg.weight'] == pytest.approx(6e-4)
 

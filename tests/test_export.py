@@ -9,9 +9,9 @@ from helpers import TINY, build
 from mmengine.config import Config
 from torch import nn
 
-from mmdense.engine import inference
-from mmdense.engine.convert import config_root
-from mmdense.engine.export import (
+from mmdense.engine import building
+from mmdense.files import config_root
+from mmdense.inference.export import (
     CHECKED,
     FORMATS,
     AdaptivePool,
@@ -66,7 +66,7 @@ def small(tmp_path):
         config.write_text(f"_base_ = 'mmdense::paca/{name}.py'\nmodel = {changes!r}\n")
         cfg = Config.fromfile(config)
         torch.manual_seed(0)
-        torch.save(inference.build_model(cfg).state_dict(), tmp_path / f'{name}.pth')
+        torch.save(building.build_model(cfg).state_dict(), tmp_path / f'{name}.pth')
         return str(config), str(tmp_path / f'{name}.pth')
 
     return write
@@ -108,7 +108,7 @@ def test_segmentor_is_the_whole_prediction(small, tmp_path):
     """The exported logits' maxima are what mmseg's own inference predicts."""
     config, checkpoint = small('upernet_paca_t_160k')
     cfg = Config.fromfile(config)
-    model = inference.load_model(cfg, checkpoint)
+    model = building.load_model(cfg, checkpoint)
     image = make_image(3, 1, 96, 128)
     with torch.no_grad():
         sample = model.predict(image)[0]

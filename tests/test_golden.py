@@ -14,7 +14,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmdense.backbones.msf import GroupedLinear, sincos_position
-from mmdense.engine.convert import FAMILIES, PACA_HEAD, config_root, convert, restore
+from mmdense.families import FAMILIES
+from mmdense.files import config_root
+from mmdense.serialization.conversion import convert, restore
 
 # Published name -> the config that the conversion must find for it.
 VARIANTS = {
@@ -40,7 +42,8 @@ VARIANTS = {
     'SimpleViTS_msf': 'msf/msf_s_in1k.py',
     'SimpleViTS_msf-g2': 'msf/msf_s_g2_in1k.py',
 }
-FAMILY = {family.configs: family for family in FAMILIES}
+FAMILY = {family.name: family for family in FAMILIES}
+(PACA_HEAD,) = FAMILY['paca'].head_naming
 DTYPES = [torch.float32, torch.float64]
 MSF_POSITIONS = 2e-6  # the published position table is float32 in every precision
 
@@ -177,7 +180,7 @@ def test_conversion_goes_both_ways(variant):
     ref, _, state = variant
     published = ref.state(torch.float32)
     family = VARIANTS[ref.manifest['name']].split('/')[0]
-    restored = restore(state, family)
+    restored = restore(state, FAMILY[family])
     assert restored.keys() == published.keys()
     assert all(torch.equal(restored[key], value) for key, value in published.items())
 
@@ -341,7 +344,7 @@ def test_option(options, name, dtype):
     state = {key: options.weight(key, *rest) for key, *rest in entry['state']}
     state = {
         key if key.startswith('head.') else f'backbone.{key}': value
-        for key, value in FAMILY[family].convert(state).items()
+        for key, value in FAMILY[family].naming.convert(state).items()
     }
     model.load_state_dict(state, strict=True)
     logits = run(model.to(dtype), options.image(option_input(options, name), dtype), mode='tensor')

@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine import drawing, inference
+from mmdense.engine import building, data
+from mmdense.inference import drawing, predict
 
 ROOT = Path(mmdense.__file__).parent
 CONFIGS = {
@@ -30,7 +31,7 @@ def place(tmp_path_factory) -> Path:
     generate(folder / 'scenes', {'train': sizes, 'val': sizes}, seed=0)
     for task in CONFIGS:
         torch.manual_seed(0)
-        model = inference.build_model(Config.fromfile(config(task)))
+        model = building.build_model(Config.fromfile(config(task)))
         model.backbone.init_weights()
         torch.save(dict(state_dict=model.state_dict()), folder / f'{task}.pth')
     return folder
@@ -66,7 +67,7 @@ def check_scores(content: dict, label_map: Path, place: Path) -> None:
     """The scores are those of the model on the picture, normalized as the config says."""
     assert len(content['scores']) == 5 and content['scores'] == sorted(content['scores'])[::-1]
     cfg = Config.fromfile(config('classifier'))
-    model = inference.load_model(cfg, str(place / 'classifier.pth'))
+    model = building.load_model(cfg, str(place / 'classifier.pth'))
     image = cv2.cvtColor(cv2.imread(content['image']), cv2.COLOR_BGR2RGB)
     mean, std = (np.float32(cfg.data_preprocessor[key]) for key in ('mean', 'std'))
     x = torch.from_numpy((image - mean) / std).permute(2, 0, 1)[None]
@@ -221,7 +222,7 @@ class TestBadInput:
     ],
 )
 def test_classes_without_a_checkpoint_that_names_them(name, first, number):
-    classes = inference.find_dataset_meta(Config.fromfile(ROOT / f'configs/{name}.py'))['classes']
+    classes = data.find_dataset_meta(Config.fromfile(ROOT / f'configs/{name}.py'))['classes']
     assert classes[0].startswith(first) and len(classes) == number
 
 
@@ -231,10 +232,10 @@ def test_pictures_of_one_name(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     inputs = [str(tmp_path / 'a' / 'x.png'), str(tmp_path / 'b')]
-    found = inference.find_images(inputs, tmp_path / 'out')
+    found = predict.find_images(inputs, tmp_path / 'out')
     assert list(found) == ['x', 'x_2', 'x_3']
     assert len(set(found.values())) == 3
-    assert list(inference.find_images([str(tmp_path)], tmp_path / 'b')) == ['a/x']
+    assert list(predict.find_images([str(tmp_path)], tmp_path / 'b')) == ['a/x']
 
 
 def test_classes_that_fit_the_model():
@@ -242,13 +243,13 @@ def test_classes_that_fit_the_model():
     cfg = Config.fromfile(config('detector'))
     ten = tuple('abcdefghij')
     for meta in (dict(dataset_meta=dict(classes=ten)), dict(CLASSES=ten)):
-        assert inference.find_classes(cfg, dict(meta=meta))['classes'] == ten
+        assert building.find_classes(cfg, dict(meta=meta))['classes'] == ten
     for checkpoint in ({}, dict(meta=None), dict(meta=dict(dataset_meta=dict(classes='ab')))):
-        assert inference.find_classes(cfg, checkpoint)['classes'] == tuple('0123456789')
+        assert building.find_classes(cfg, checkpoint)['classes'] == tuple('0123456789')
     cfg.test_dataloader.dataset.metainfo.classes = 'nothing.txt'
-    assert inference.find_classes(cfg, {})['classes'] == tuple('0123456789')
+    assert building.find_classes(cfg, {})['classes'] == tuple('0123456789')
     cascade = dict(roi_head=dict(bbox_head=[dict(num_classes=7), dict(num_classes=7)]))
-    assert inference.find_num_classes(cascade) == 7
+    assert building.find_num_classes(cascade) == 7
 
 
 def test_features_of_mask2former(run_tool, place, tmp_path):
@@ -260,7 +261,7 @@ def test_features_of_mask2former(run_tool, place, tmp_path):
         f'model = dict(backbone=dict(arch=dict({arch}, _delete_=True), init_cfg=None),\n'
         '             decode_head=dict(in_channels=[16] * 4))\n'
     )
-    model = inference.build_model(Config.fromfile(config))
+    model = building.build_model(Config.fromfile(config))
     torch.save(model.state_dict(), tmp_path / 'm2f.pth')
     image = place / 'scenes' / 'images' / 'val' / '000000.png'
     args = (config, tmp_path / 'm2f.pth', image, '--kinds', 'features')

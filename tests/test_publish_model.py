@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine.checkpoint import load_file, save_weights
+from mmdense.serialization.checkpoint import load_file, save_weights
 
 ROOT = Path(mmdense.__file__).parent
 CONFIG = ROOT / 'configs/digits/paca_digits.py'

@@ -3,23 +3,24 @@
 import pytest
 import timm
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmdense.backbones.timm_models import VARIANTS, default_cfgs
-from mmdense.engine.convert import config_root, convert
+from mmdense.files import config_root
+from mmdense.serialization.conversion import convert, load_variant
+from mmdense.timm_models import VARIANTS, default_cfgs
 
 SMALLEST = ['paca_tiny', 'groupmixformer_miny', 'fcvit_tiny', 'msf_small_g2']
 
 
 def build_classifier(name: str) -> torch.nn.Module:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(Config.fromfile(config_root() / VARIANTS[name][0]).model)
+        family, variant = VARIANTS[name]
+        return MODELS.build(load_variant(family, variant.config).model)
 
 
 def test_every_published_variant_has_a_name():
     configs = {str(p.relative_to(config_root())) for p in config_root().glob('*/*_in1k.py')}
-    named = {config for config, _ in VARIANTS.values()}
+    named = {f'{family.name}/{variant.config}.py' for family, variant in VARIANTS.values()}
     assert named == {c for c in configs if not c.startswith('_')}
     assert set(VARIANTS) <= set(timm.list_models())
 

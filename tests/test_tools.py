@@ -11,7 +11,7 @@ import torch
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine.checkpoint import load_file
+from mmdense.serialization.checkpoint import load_file
 
 ROOT = Path(mmdense.__file__).parent
 SIZES = {'train': Sizes(scenes=8, crops=20), 'val': Sizes(scenes=4, crops=10)}
@@ -266,7 +266,7 @@ class TestBadInput:
 
     def test_more_processes_than_gpus(self, place, monkeypatch):
         from mmdense.engine import checks
-        from mmdense.engine.errors import UserError
+        from mmdense.errors import UserError
 
         monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
         monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)

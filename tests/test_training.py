@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
-from mmdense.engine import launch
+from mmdense.engine import building, training
 
 ROOT = Path(mmdense.__file__).parent
 SIZES = {'train': Sizes(scenes=4, crops=8), 'val': Sizes(scenes=2, crops=4)}
@@ -116,7 +116,7 @@ def make_shallow(backbone: dict) -> None:
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains_evaluates_saves_and_resumes(name, place):
     cfg = load(name)
-    runner = launch.build_runner(copy.deepcopy(cfg))
+    runner = building.build_runner(copy.deepcopy(cfg))
     runner.train()
     assert runner.iter >= 2
     (saved,) = Path(cfg.work_dir).glob('[ei]*_[12].pth')
@@ -126,9 +126,9 @@ def test_trains_evaluates_saves_and_resumes(name, place):
     losses = runner.message_hub.get_scalar('train/loss').data[0]
     assert torch.tensor(losses).isfinite().all()
 
-    launch.set_resume(cfg, 'auto')
+    training.set_resume(cfg, 'auto')
     cfg.experiment_name += '_resumed'
-    resumed = launch.build_runner(cfg)
+    resumed = building.build_runner(cfg)
     resumed.load_or_resume()
     assert resumed.iter == runner.iter and resumed._resume
     for key, value in resumed.model.state_dict().items():

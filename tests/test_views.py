@@ -7,9 +7,9 @@ from helpers import TINY, build
 from torch import Tensor, nn
 
 from mmdense.backbones.layers import to_tokens
-from mmdense.backbones.views import KINDS, look, split_heads, token_at, watching
-from mmdense.engine.drawing import draw_view
+from mmdense.families.views import split_heads, token_at
 from mmdense.heads import PaCaSegHead
+from mmdense.inference.visualize import draw_view, find_watches, list_kinds, look, watching
 
 IMAGE = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(0))
 QUERY = (100, 50)
@@ -34,14 +34,13 @@ def test_looking_changes_nothing(name):
     with torch.no_grad():
         before = model(IMAGE)
     outs = []
-    views = look(model, lambda: outs.extend(model(IMAGE)), QUERY, tuple(KINDS))
+    views = look(model, lambda: outs.extend(model(IMAGE)), QUERY, list_kinds())
     assert all(torch.equal(a, b) for a, b in zip(before, outs, strict=True))
     assert not any(module._forward_hooks for module in model.modules())
     assert set(views) == {
-        kind
-        for kind in KINDS
-        if type(model).__name__ in KINDS[kind]
-        and not (kind == 'displacement' and name == 'MSFViT-orig')
+        watch.kind
+        for watch, _ in find_watches(model)
+        if not (watch.kind == 'displacement' and name == 'MSFViT-orig')
     }
     for view in (view for found in views.values() for view in found):
         assert view.maps.isfinite().all() and len(view.labels) == len(view.maps)

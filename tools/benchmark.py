@@ -29,13 +29,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import inference, launch
-from mmdense.engine.benchmark import DTYPES, Case, Timing, measure, measure_loading, prepare
+from mmdense.engine import launch
+from mmdense.engine.building import pick_device
 from mmdense.engine.checks import check_data
-from mmdense.engine.errors import UserError, last_line
-from mmdense.engine.files import replacing
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.toolboxes import find_toolbox
+from mmdense.errors import UserError, last_line
+from mmdense.files import replacing
+from mmdense.inference.benchmark import DTYPES, Case, Timing, measure, measure_loading, prepare
 
-SHAPES = {'classifier': (224, 224), 'detector': (800, 1333), 'segmentor': (512, 512)}
 PERCENTILES = (50, 90, 99)
 SETTINGS = (
     'config',
@@ -80,7 +82,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='SIDE',
         help='height and width, or one number for a square; by default 224 for classifiers, '
-        '800 1333 for detectors, 512 for segmentors',
+        '800 1280 for detectors, 512 for segmentors',
     )
     parser.add_argument('--batch-size', type=int, default=1, help='images per pass (default: 1)')
     parser.add_argument('--warmup', type=int, default=3, help='passes before (default: 3)')
@@ -88,7 +90,7 @@ def parse_args() -> argparse.Namespace:
     launch.add_device(parser)
     parser.add_argument('--csv', help='write the table to this file')
     parser.add_argument('--plot', help='draw the rows as bars: a .png, .svg or .pdf file')
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     args = parser.parse_args()
     for name in ('batch_size', 'warmup', 'rounds'):
         if getattr(args, name) < 1:
@@ -102,8 +104,8 @@ def load_configs(args: argparse.Namespace) -> dict[str, tuple[Config, tuple[int,
     """Every config with its image size, by its path."""
     configs = {}
     for path in args.configs:
-        cfg = launch.read_config(path, args.cfg_options)
-        shape = args.shape or SHAPES[inference.check_task(cfg, path)]
+        cfg = read_config(path, args.cfg_options)
+        shape = args.shape or find_toolbox(cfg).shape
         if 'data' in args.mode:
             check_data(cfg, ('train_dataloader',))
         configs[path] = (cfg, (shape[0], shape[-1]))
@@ -230,14 +232,12 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     if args.plot and Path(args.plot).suffix not in ('.png', '.svg', '.pdf'):
         raise UserError(f"--plot '{args.plot}': name a .png, .svg or .pdf file")
-    device = inference.pick_device(args.device)
+    device = pick_device(args.device)
     configs = load_configs(args)
     shapes = {path: shape for path, (_, shape) in configs.items()}
     try:
         timings = run(args, configs, device)
-    except UserError:
-        raise
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except RuntimeError as error:
         raise UserError(f'these configs cannot be run so: {last_line(error)}') from error
     rows = get_rows(timings, shapes, args.rounds, device)
     print_table(rows)

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import drawing, inference, launch
+from mmdense.engine import launch
 from mmdense.engine.checks import check_data
-from mmdense.engine.errors import UserError
-from mmdense.engine.files import replacing
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.data import build_dataset
+from mmdense.engine.toolboxes import find_toolbox
+from mmdense.files import replacing
+from mmdense.inference import drawing
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,39 +35,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='draws the samples and their augmentation (default: 0)'
     )
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.number < 1:
         parser.error('--number must be at least 1')
     return args
 
 
-def build_dataset(cfg: Config, split: str) -> BaseDataset:
-    """The data set of a split, alone or in its wrappers.
-
-    Raises:
-        UserError: When the config has none, or its files are missing or hold no sample.
-    """
-    loader = f'{split}_dataloader'
-    if cfg.get(loader) is None:
-        raise UserError(f'the config has no {loader}')
-    check_data(cfg, (loader,))
-    launch.name_unreadable_files()
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            return DATASETS.build(cfg[loader].dataset)
-    except ValueError as error:
-        if 'need at least one array to concatenate' not in str(error):
-            raise
-        raise UserError(
-            f'no image of {loader} is left; check ann_file, suffixes, metainfo and filter_cfg'
-        ) from error
-
-
 def main() -> None:
     args = parse_args()
-    cfg = launch.read_config(args.config, args.cfg_options)
-    inference.check_task(cfg, args.config)
+    cfg = read_config(args.config, args.cfg_options)
+    find_toolbox(cfg)
+    check_data(cfg, (f'{args.split}_dataloader',))
     dataset = build_dataset(cfg, args.split)
     visualizer = drawing.build_visualizer(cfg, dataset.metainfo)
     is_rgb = drawing.packs_rgb(cfg, args.split)

@@ -15,9 +15,14 @@ from pathlib import Path
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.checkpoint import load_file, save_weights
-from mmdense.engine.convert import Conversion, convert, has_averaged_weights, pick_weights
-from mmdense.engine.errors import UserError
+from mmdense.errors import UserError
+from mmdense.serialization.checkpoint import load_file, save_weights
+from mmdense.serialization.conversion import (
+    Conversion,
+    convert,
+    has_averaged_weights,
+    pick_weights,
+)
 
 
 def parse_args() -> argparse.Namespace:

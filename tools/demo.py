@@ -24,14 +24,14 @@ from mmengine.config import Config
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.errors import UserError
+from mmdense.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')
 WORK = Path('work_dirs')
 PICTURES = WORK / 'demo'
 NUM_PICTURES = 6
-CODE = ('backbones', 'engine')  # what a training depends on beside its config
+CODE = ('backbones', 'heads', 'serialization', 'engine')  # what a training depends on
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
 
 

@@ -21,10 +21,13 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import inference, launch
-from mmdense.engine.errors import UserError
-from mmdense.engine.export import CHECKED, FORMATS, Exported, find_error, make_image
-from mmdense.engine.files import replacing
+from mmdense.engine import launch
+from mmdense.engine.building import load_model
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.toolboxes import find_toolbox
+from mmdense.errors import UserError
+from mmdense.files import replacing
+from mmdense.inference.export import CHECKED, FORMATS, Exported, find_error, make_image
 
 TOLERANCE = 1e-4  # of the largest value of an output
 
@@ -40,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         help='backbone: its maps; neck: the maps after the neck; model: logits. By default the '
         "model, and of a detector the neck: its whole can't be exported",
     )
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -64,13 +67,13 @@ def get_meta(cfg: Config, model: nn.Module, args: argparse.Namespace) -> dict[st
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
-    cfg = launch.read_config(args.config, args.cfg_options)
-    task = inference.check_task(cfg, args.config)
+    cfg = read_config(args.config, args.cfg_options)
+    task = find_toolbox(cfg).task
     out = Path(args.out)
     if out.suffix not in FORMATS:
         raise UserError(f"'{out}': name a file that ends with {' or '.join(FORMATS)}")
     write, read = FORMATS[out.suffix]
-    model = inference.load_model(cfg, args.checkpoint)
+    model = load_model(cfg, args.checkpoint)
     part = args.part or ('neck' if task == 'detector' else 'model')
     channels = cfg.model.backbone.get('in_channels', 3)
     with replacing(out) as path:

@@ -20,11 +20,11 @@ from rich.table import Table
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.complexity import NUM_MASKS, NUM_PROPOSALS, Complexity, measure
-from mmdense.engine.errors import UserError, last_line
-from mmdense.engine.inference import check_task
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.toolboxes import NUM_MASKS, NUM_PROPOSALS, find_toolbox
+from mmdense.errors import UserError, last_line
+from mmdense.inference.flops import Complexity, measure
 
-SHAPES = {'classifier': (224, 224), 'detector': (800, 1280), 'segmentor': (512, 512)}
 COUNTER = 'torch.utils.flop_counter (convolutions, linear layers, matrix products)'
 
 
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         default='macs',
         help="original: add the count by the convention of the backbone's authors",
     )
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -57,8 +57,8 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
     Raises:
         UserError: When it is no config of a model, or the size is none.
     """
-    cfg = launch.read_config(args.config, args.cfg_options)
-    shape = args.shape or SHAPES[check_task(cfg, args.config)]
+    cfg = read_config(args.config, args.cfg_options)
+    shape = args.shape or find_toolbox(cfg).shape
     if len(shape) > 2 or min(shape) < 32:
         raise UserError(
             f'--shape {" ".join(map(str, shape))}: give one or two sides of at least 32'
@@ -80,7 +80,7 @@ def as_json(found: Complexity, args: argparse.Namespace) -> str:
         torch=torch.__version__,
     )
     if args.convention == 'original':
-        content['original'] = found.original
+        content['original'] = found.original._asdict()
     return json.dumps(content)
 
 
@@ -98,7 +98,7 @@ def print_table(found: Complexity, args: argparse.Namespace, detector: bool) -> 
     console.print(f'activations: {found.activations / 1e6:.1f} M')
     console.print(f'one image of {height} x {width}{regions}; {COUNTER}; torch {torch.__version__}')
     if args.convention == 'original':
-        params, flops = found.original['params'], found.original['flops']
+        params, flops = found.original
         console.print(f"as the backbone's authors count: {params:.2f} M, {flops:.2f} G")
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     cfg, shape = load(args)
     try:
         found = measure(cfg, shape)
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except RuntimeError as error:
         raise UserError(f'the model cannot be counted: {last_line(error)}') from error
     if args.json:
         print(as_json(found, args))

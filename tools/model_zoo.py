@@ -17,8 +17,8 @@ from mmengine.utils import track_iter_progress
 
 import mmdense
 from mmdense.engine import launch
-from mmdense.engine.complexity import measure
-from mmdense.engine.errors import UserError
+from mmdense.errors import UserError
+from mmdense.inference.flops import measure
 
 ROOT = Path(mmdense.__file__).parent
 TASKS = {  # training data -> heading and what is published for it

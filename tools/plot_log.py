@@ -22,8 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.errors import UserError
-from mmdense.engine.files import replacing
+from mmdense.errors import UserError
+from mmdense.files import replacing
 
 LOGS = ('*/vis_data/scalars.json', 'vis_data/scalars.json', 'scalars.json')
 COUNTERS = ('step', 'iter', 'epoch')

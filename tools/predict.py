@@ -21,9 +21,15 @@ from mmengine.structures import BaseDataElement
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import drawing, inference, launch
-from mmdense.engine.errors import UserError
-from mmdense.engine.files import replacing
+from mmdense.engine import launch
+from mmdense.engine.building import load_model, pick_device
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.data import build_pipeline
+from mmdense.engine.toolboxes import find_toolbox
+from mmdense.errors import UserError
+from mmdense.files import replacing
+from mmdense.inference import drawing
+from mmdense.inference.predict import describe, find_images, load_image, predict
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
     launch.add_device(parser)
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
@@ -65,24 +71,24 @@ def write(
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
-    cfg = launch.read_config(args.config, args.cfg_options)
-    inference.check_task(cfg, args.config)
-    device = inference.pick_device(args.device)
+    cfg = read_config(args.config, args.cfg_options)
+    find_toolbox(cfg)
+    device = pick_device(args.device)
     out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
-    images = inference.find_images(args.inputs, out_dir)
-    pipeline = inference.build_pipeline(cfg)
-    model = inference.load_model(cfg, args.checkpoint, device)
+    images = find_images(args.inputs, out_dir)
+    pipeline = build_pipeline(cfg)
+    model = load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
     unreadable = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
         try:
-            batch = inference.load_image(pipeline, image)
+            batch = load_image(pipeline, image)
         except UserError as error:
             unreadable.append(error)
             continue
-        sample = inference.predict(model, batch)
-        content = dict(image=str(image), **inference.describe(sample, classes, args.score_thr))
+        sample = predict(model, batch)
+        content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
         picture = mmcv.imread(str(image), channel_order='rgb')
         overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
         write(out_dir, name, content, overlay, sample)

@@ -14,14 +14,15 @@ from mmengine.config import Config
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.errors import UserError, last_line
-from mmdense.engine.files import replacing
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.errors import UserError, last_line
+from mmdense.files import replacing
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Print a config with all that it inherits')
     parser.add_argument('config', help='config file path')
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--out', type=Path, help='write it to this .py file instead')
     target.add_argument(
@@ -78,9 +79,9 @@ def holds_dict(node: object) -> bool:
 
 def main() -> None:
     args = parse_args()
-    cfg = launch.read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.diff:
-        other = launch.read_config(args.diff)
+        other = read_config(args.diff)
         print('\n'.join(compare(cfg, other)) or 'no difference')
     elif args.out:
         write(cfg, args.out)

@@ -7,15 +7,11 @@ bash tools/dist_test.sh configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT 8
 from __future__ import annotations
 
 import argparse
-import os
-
-from mmengine.config import Config
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.checks import check_run
-from mmdense.engine.errors import UserError
-from mmdense.engine.tta import enable_tta
+from mmdense.engine.building import build_runner
+from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,46 +36,15 @@ def main() -> None:
     if args.tta:
         enable_tta(cfg)
     if args.show or args.show_dir:
-        enable_visualization(cfg, args)
+        enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
     if args.out:
         enable_dump(cfg, args.out)
-    if launch.is_main_process():
-        check_run(cfg, ('test_dataloader',), whole_model=True)
-    else:  # mmengine's hook would write the one file of metrics from every process at once
+    launch.check_once(cfg, ('test_dataloader',), whole_model=True)
+    if not launch.is_main_process():
+        # mmengine's hook would write the one file of metrics from every process at once.
         cfg.setdefault('default_hooks', {})['logger'] = None
-    if args.dry_run:
-        return
-    launch.build_runner(cfg).test()
-
-
-def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
-    """Turn on the toolbox's visualization hook, each of which has its own names for it."""
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
-        raise UserError('--show and --show-dir need default_hooks.visualization in the config')
-    hook.update(show=args.show, wait_time=args.wait_time)
-    scope = cfg.get('default_scope')
-    hook['enable' if scope == 'mmpretrain' else 'draw'] = True
-    hook['interval'] = 1
-    if args.show_dir:
-        show_dir = os.path.abspath(args.show_dir)  # the hooks would put it below the work dir
-        if scope == 'mmseg':
-            cfg.visualizer.save_dir = show_dir
-        else:
-            hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = show_dir
-
-
-def enable_dump(cfg: Config, out: str) -> None:
-    """Write the predictions beside the metrics."""
-    if cfg.get('default_scope') == 'mmseg':
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
-        return
-    if not out.endswith(('.pkl', '.pickle')):
-        raise UserError(f"--out '{out}': predictions are written to a .pkl file")
-    dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
-    metrics = cfg.test_evaluator
-    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=out)]
+    if not args.dry_run:
+        build_runner(cfg).test()
 
 
 if __name__ == '__main__':

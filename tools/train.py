@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import launch
-from mmdense.engine.checks import check_run
+from mmdense.engine import launch, training
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,18 +38,14 @@ def main() -> None:
     args = parse_args()
     cfg = launch.load_config(args)
     if args.amp:
-        launch.enable_amp(cfg)
+        training.enable_amp(cfg)
     if args.auto_scale_lr:
-        launch.enable_auto_scale_lr(cfg)
+        training.enable_auto_scale_lr(cfg)
     if args.resume:
-        launch.set_resume(cfg, args.resume)
-    if launch.is_main_process():
-        check_run(cfg, ('train_dataloader', 'val_dataloader'), whole_model=bool(args.resume))
-    if args.dry_run:
-        return
-    hooks = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
-    launch.train(cfg)
+        training.set_resume(cfg, args.resume)
+    launch.check_once(cfg, ('train_dataloader', 'val_dataloader'), whole_model=bool(args.resume))
+    if not args.dry_run:
+        training.train(cfg)
 
 
 if __name__ == '__main__':

@@ -18,11 +18,17 @@ from torch import nn
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.backbones.views import KINDS, look
-from mmdense.engine import inference, launch
-from mmdense.engine.drawing import draw_view, packs_rgb, to_picture
-from mmdense.engine.errors import UserError
-from mmdense.heads import PaCaSegHead
+from mmdense.engine import launch
+from mmdense.engine.building import load_model, pick_device
+from mmdense.engine.config import add_cfg_options, read_config
+from mmdense.engine.data import build_pipeline
+from mmdense.engine.toolboxes import find_toolbox
+from mmdense.errors import UserError
+from mmdense.inference.drawing import packs_rgb, to_picture
+from mmdense.inference.predict import load_image
+from mmdense.inference.visualize import draw_view, find_watches, list_kinds, look
+
+KINDS = list_kinds()
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,9 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', help='where pages go (default: work_dirs/<config>/views/<image>)'
     )
-    parser.add_argument(
-        '--kinds', nargs='+', choices=tuple(KINDS), default=tuple(KINDS), help='default: all'
-    )
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS, help='default: all')
     parser.add_argument(
         '--query',
         type=float,
@@ -48,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         '--max-maps', type=int, default=14, help='heat maps on a page at most (default: 14)'
     )
     launch.add_device(parser)
-    launch.add_cfg_options(parser)
+    add_cfg_options(parser)
     args = parser.parse_args()
     if not all(0 <= side <= 1 for side in args.query):
         parser.error('--query takes two fractions between 0 and 1')
@@ -58,20 +62,21 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(model: nn.Module, batch: dict) -> None:
-    """What there is to see lies in the backbone and the PaCa head."""
+    """The backbone, and a segmentation head if there is something to see in it."""
     features = model.extract_feat(model.data_preprocessor(batch)['inputs'])
-    if isinstance(getattr(model, 'decode_head', None), PaCaSegHead):
+    head = getattr(model, 'decode_head', None)
+    if head is not None and find_watches(head):
         model.decode_head(features)
 
 
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
-    cfg = launch.read_config(args.config, args.cfg_options)
-    inference.check_task(cfg, args.config)
-    device = inference.pick_device(args.device)
-    batch = inference.load_image(inference.build_pipeline(cfg), args.image)
-    model = inference.load_model(cfg, args.checkpoint, device)
+    cfg = read_config(args.config, args.cfg_options)
+    find_toolbox(cfg)
+    device = pick_device(args.device)
+    batch = load_image(build_pipeline(cfg), args.image)
+    model = load_model(cfg, args.checkpoint, device)
     picture = to_picture(batch['inputs'][0], packs_rgb(cfg, 'test'))
     height, width = picture.shape[:2]
     query = (int(args.query[0] * (width - 1)), int(args.query[1] * (height - 1)))

@@ -1,8 +1,7 @@
-"""Checkpoint files: safe to read, strict to load, written whole.
+"""Checkpoint files: safe to read, written whole.
 
 A file is read with ``weights_only=True`` and a list of harmless classes, never by running what a
-pickle asks for. A pretrained backbone gets all of its tensors or an error that shows which
-ones are missing, unexpected or of another shape.
+pickle asks for.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ import io
 import json
 import os
 import pickle
-import re
+import zipfile
 from argparse import Namespace
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from pathlib import Path, PosixPath
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from mmengine.logging import HistoryBuffer, print_log
-from torch import Tensor, nn
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
 from torch.hub import load_state_dict_from_url
 
-from .errors import UserError
-from .files import replacing
+from ..errors import UserError
+from ..files import replacing
 
 
 def get_history_method(owner: object, name: str) -> object:
@@ -55,8 +54,13 @@ HARMLESS = [
 ]
 
 
-def load_file(path: str | Path) -> dict:
+def load_file(path: str | Path, lazily: bool = False) -> dict:
     """Read a checkpoint file (.pth, .pt or .safetensors) or URL without executing anything in it.
+
+    Args:
+        path: The file or URL.
+        lazily: Leave the numbers of a local file on the disk until they are used: for a look at
+            names and shapes, not for what outlives the file.
 
     Returns:
         What the file holds; for safetensors a dict of tensors, or when the file names its classes
@@ -84,7 +88,8 @@ def load_file(path: str | Path) -> dict:
         with torch.serialization.safe_globals(HARMLESS):
             if is_url:
                 return load_state_dict_from_url(path, map_location='cpu', weights_only=True)
-            return torch.load(path, map_location='cpu', weights_only=True)
+            mmap = lazily and zipfile.is_zipfile(path)
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except Exception as error:
         # PyTorch explains weights_only at length first, then says what it met.
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
@@ -160,116 +165,3 @@ def get_state_dict(checkpoint: dict) -> dict[str, Tensor]:
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
-
-
-def load_pretrained(module: nn.Module, checkpoint: str, **kwargs: str | None) -> int:
-    """Load every tensor of ``module`` from a checkpoint file, or raise.
-
-    Takes what :func:`select_pretrained` takes, and raises what it raises.
-
-    Returns:
-        How many tensors were loaded; it is logged too, and so are tensors that stay as they are.
-    """
-    found = select_pretrained(module, checkpoint, **kwargs)
-    own = module.state_dict()
-    for key in own.keys() - found.keys():
-        print_log(
-            f'{key} {tuple(own[key].shape)} is not in the file in this shape: kept', 'current'
-        )
-    module.load_state_dict(found, strict=False)
-    print_log(f"loaded {len(found)} of {len(own)} tensors from '{checkpoint}'", 'current')
-    return len(found)
-
-
-def select_pretrained(
-    module: nn.Module,
-    checkpoint: str,
-    prefix: str | None = None,
-    may_change_shape: str | None = None,
-    may_be_absent: str | None = None,
-) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file that ``module`` needs, by the module's names.
-
-    Args:
-        module: Would receive the tensors; it is not changed.
-        checkpoint: File or URL.
-        prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
-        may_change_shape: Pattern of names that are left out where the file has them in another
-            shape, with as many channels (the last side).
-        may_be_absent: Pattern of names that the file may lack, or have beside the module's.
-
-    Raises:
-        UserError: When a tensor is missing, unexpected or of another shape.
-    """
-    state = get_state_dict(load_file(checkpoint))
-    prefix = f'{prefix.rstrip(".")}.' if prefix else ''
-    found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-    own = module.state_dict()
-    kept = find_exempt(own, found, may_change_shape, may_be_absent)
-    loaded = {key: value for key, value in found.items() if key not in kept}
-    needed = {key: value for key, value in own.items() if key not in kept}
-    problem = describe_mismatch(find_mismatch(needed, loaded), len(needed))
-    if problem:
-        from .convert import identify  # which imports this module
-
-        name = module.__class__.__name__
-        hint = '' if found else f'; the file has {describe_prefixes(state)}'
-        held, wanted = identify(found), identify(own)
-        if held and wanted and held != wanted:
-            hint = f'; the file is of {held}, the config wants {wanted}'
-        raise UserError(
-            f"'{checkpoint}' (prefix '{prefix}') does not hold this {name}: {problem}{hint}"
-        )
-    return loaded
-
-
-def find_exempt(
-    own: dict[str, Tensor],
-    found: dict[str, Tensor],
-    may_change_shape: str | None,
-    may_be_absent: str | None,
-) -> set[str]:
-    """The names in which ``found`` may differ from ``own``, and does."""
-
-    def resized(a: torch.Size, b: torch.Size) -> bool:  # the channels, which come last, agree
-        return a != b and len(a) == len(b) and (len(a) == 1 or a[-1] == b[-1])
-
-    exempt = set()
-    if may_change_shape:
-        exempt |= {
-            key
-            for key in own.keys() & found.keys()
-            if re.search(may_change_shape, key) and resized(own[key].shape, found[key].shape)
-        }
-    if may_be_absent:
-        exempt |= {key for key in own.keys() ^ found.keys() if re.search(may_be_absent, key)}
-    return exempt
-
-
-def find_mismatch(own: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, list[str]]:
-    """What keeps ``found`` from being loaded as ``own``, by kind; empty lists when nothing does."""
-    return {
-        'missing': [key for key in own if key not in found],
-        'unexpected': [key for key in found if key not in own],
-        'of another shape': [
-            f'{key} {tuple(found[key].shape)} for {tuple(value.shape)}'
-            for key, value in own.items()
-            if key in found and found[key].shape != value.shape
-        ],
-    }
-
-
-def describe_mismatch(mismatch: dict[str, list[str]], total: int, examples: int = 3) -> str:
-    """A mismatch in one line; empty when there is none."""
-    parts = []
-    for kind, keys in mismatch.items():
-        if keys:
-            more = ', ...' if len(keys) > examples else ''
-            parts.append(f'{len(keys)} {kind} ({", ".join(keys[:examples])}{more})')
-    return f'of {total} tensors, ' + ', '.join(parts) if parts else ''
-
-
-def describe_prefixes(state: dict[str, Tensor]) -> str:
-    """How many tensors lie under each first name, e.g. ``153 backbone.*, 2 head.*``."""
-    counts = Counter(key.split('.')[0] for key in state)
-    return ', '.join(f'{count} {name}.*' for name, count in counts.most_common(5)) or 'no tensors'

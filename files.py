@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where this package's configs are."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if part.parent.is_dir():
             part.unlink(missing_ok=True)
+
+
+def config_root() -> Path:
+    """The folder ``configs`` of a checkout, or of the installed package."""
+    package = Path(__file__).parent
+    installed = package / '.mim' / 'configs'
+    return installed if installed.is_dir() else package / 'configs'

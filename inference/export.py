@@ -87,7 +87,7 @@ class Exported(nn.Module):
     """What is exported of a model, as a function from a normalized image to tensors.
 
     Args:
-        model: A classifier, detector or segmentor of :func:`mmdense.engine.inference.load_model`;
+        model: A classifier, detector or segmentor of :func:`mmdense.engine.building.load_model`;
             it is not changed.
         part: 'backbone': its maps; 'neck': the maps after the neck; 'model': a classifier's or a
             segmentor's logits.

@@ -18,22 +18,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData, PixelData
-from mmpretrain.structures import DataSample
-from mmseg.structures import SegDataSample
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from .inference import build_model, find_num_classes
-from .launch import name_unreadable_files
+from ..engine.building import build_model, find_num_classes
+from ..engine.data import name_unreadable_files
+from ..engine.toolboxes import find_toolbox
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-NUM_BOXES = 8  # objects in a made-up image for a detector's training
 Step = Callable[[], object]
 
 
@@ -169,41 +165,16 @@ def run_model(
     return pass_once
 
 
-def make_sample(cfg: Config, shape: tuple[int, int], labelled: bool) -> object:
+def make_sample(cfg: Config, shape: tuple[int, int], labelled: bool) -> BaseDataElement:
     """The toolbox's data sample of an image of ``shape``, on demand with made-up labels."""
-    num_classes = find_num_classes(cfg.model)
+    toolbox = find_toolbox(cfg)
     metainfo = dict(
         img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0), img_id=0
     )
-    if cfg.default_scope == 'mmpretrain':
-        sample = DataSample(metainfo=metainfo)
-        if labelled:
-            sample.set_gt_label(0)
-    elif cfg.default_scope == 'mmseg':
-        sample = SegDataSample(metainfo=metainfo)
-        if labelled:
-            sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
-    else:
-        sample = DetDataSample(metainfo=metainfo)
-        if labelled:
-            sample.gt_instances = make_instances(shape, num_classes)
-            sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+    sample = toolbox.sample(metainfo=metainfo)
+    if labelled:
+        toolbox.label(sample, shape, find_num_classes(cfg.model))
     return sample
-
-
-def make_instances(shape: tuple[int, int], num_classes: int) -> InstanceData:
-    """Boxes of a third of the image's sides, anywhere, that their masks fill."""
-    height, width = shape
-    corner = torch.rand(NUM_BOXES, 2) * torch.tensor([width / 2, height / 2])
-    boxes = torch.cat([corner, corner + torch.tensor([width / 3, height / 3])], dim=1)
-    masks = np.zeros((NUM_BOXES, *shape), np.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
-        mask[top:bottom, left:right] = 1
-    return InstanceData(
-        bboxes=boxes,
-        labels=torch.randint(0, num_classes, (NUM_BOXES,)),
-        masks=BitmapMasks(masks, height, width),
-    )
 
 
 def measure_peak(step: Step, device: torch.device) -> int:

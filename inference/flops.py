@@ -11,18 +11,16 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from .inference import build_model
-
-# A two-stage detector's heads see as many regions as mmdet's tools/analysis_tools/get_flops.py has.
-NUM_PROPOSALS = 1000
-NUM_MASKS = 100
+from ..engine.building import build_model
+from ..engine.toolboxes import Toolbox, find_toolbox
+from ..families import find_family
+from ..families.family import Published, Totals, count_plainly
 
 
 class Count(NamedTuple):
@@ -37,7 +35,7 @@ class Complexity(NamedTuple):
 
     ``activations``: numbers that convolutions, linear layers and matrix products put out.
     ``modules``: every module that holds parameters or computes, by its name, in order.
-    ``original``: the same as the authors count it, see :func:`count_as_published`.
+    ``original``: the same as the authors count it, see :class:`mmdense.families.family.Family`.
     """
 
     params: int
@@ -45,7 +43,7 @@ class Complexity(NamedTuple):
     activations: int
     shape: tuple[int, int]  # height, width
     modules: dict[str, Count]
-    original: dict[str, float]
+    original: Published
 
     @property
     def parts(self) -> dict[str, Count]:
@@ -68,27 +66,40 @@ class ActivationCounter(TorchDispatchMode):
 
 
 class _Run(nn.Module):
-    """Gives the counter one root, so that modules have the names they have in the model."""
+    """Everything that a model computes for an image, but what depends on the numbers in it.
 
-    def __init__(self, model: nn.Module) -> None:
+    It is the root that the counter needs for modules to have the names they have in the model.
+    """
+
+    def __init__(self, model: nn.Module, toolbox: Toolbox) -> None:
         super().__init__()
         self.model = model
+        self.toolbox = toolbox
 
     def forward(self, image: Tensor) -> None:
-        run(self.model, image)
+        maps = self.model.backbone(image)
+        if getattr(self.model, 'neck', None) is not None:
+            maps = self.model.neck(maps)
+        self.toolbox.run_heads(self.model, maps, image.shape[2:])
 
 
 def measure(cfg: Config, shape: tuple[int, int]) -> Complexity:
-    """Count a config's model on one image of ``shape`` (height, width)."""
-    device = 'cpu' if is_mask2former(cfg.model.get('decode_head') or {}) else 'meta'
-    with torch.device(device):
-        model = build_model(cfg, device)
+    """Count a config's model on one image of ``shape`` (height, width).
+
+    Raises:
+        UserError: When the config is none of a classifier, detector or segmentor, or cannot be
+            built.
+    """
+    toolbox = find_toolbox(cfg)
+    is_mask2former = 'Mask2Former' in (cfg.model.get('decode_head') or {}).get('type', '')
+    device = 'cpu' if is_mask2former else 'meta'
+    model = build_model(cfg, device)
     channels = cfg.model.backbone.get('in_channels', 3)
     image = torch.empty(1, channels, *shape, device=device)
     flops, activations, extra = FlopCounterMode(display=False), ActivationCounter(), ExtraCounter()
     extra.watch(model)
     with flops, activations, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        _Run(model)(image)
+        _Run(model, toolbox)(image)
     counted = {
         name.removeprefix('_Run.model').removeprefix('.'): sum(ops.values()) // 2
         for name, ops in flops.get_flop_counts().items()
@@ -101,7 +112,10 @@ def measure(cfg: Config, shape: tuple[int, int]) -> Complexity:
             modules[name] = Count(params, count_below(name, module, counted))
     macs = flops.get_total_flops() // 2
     params = sum(p.numel() for p in model.parameters())
-    original = count_as_published(model, macs, extra)
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() >= 2)
+    totals = Totals(params, matrices, macs, extra.layer_norm, extra.batch_norm, extra.transposed)
+    family = find_family(model.backbone)
+    original = family.count(totals) if family else count_plainly(totals)
     return Complexity(params, macs, activations.total, shape, modules, original)
 
 
@@ -139,60 +153,3 @@ class ExtraCounter:
         macs_at_input = args[0].numel() * module.weight[0].numel()
         macs_at_output = macs_at_input * out.shape[2:].numel() // args[0].shape[2:].numel()
         self.transposed += macs_at_output - macs_at_input
-
-
-def count_as_published(model: nn.Module, macs: int, extra: ExtraCounter) -> dict[str, float]:
-    """Parameters in millions and FLOPs in billions by the convention of the backbone's authors.
-
-    PaCa-ViT: transposed convolutions at the size of their output. GroupMixFormer: 5 per element of
-    a LayerNorm and 2 of a batch norm on top. FCViT: parameters in units of 2^20. MSF: parameters
-    without vectors.
-    """
-    params = list(model.parameters())
-    total = sum(p.numel() for p in params)
-    family = type(model.backbone).__name__
-    if family == 'PaCaViT':
-        macs += extra.transposed
-    elif family == 'GroupMixFormer':
-        macs += 5 * extra.layer_norm + 2 * extra.batch_norm
-    elif family == 'MSFViT':
-        total = sum(p.numel() for p in params if p.dim() >= 2)
-    return dict(params=total / (2**20 if family == 'FCViT' else 1e6), flops=macs / 1e9)
-
-
-def is_mask2former(head: dict) -> bool:
-    return 'Mask2Former' in head.get('type', '')
-
-
-def run(model: nn.Module, image: Tensor) -> None:
-    """Everything that a model computes for an image, but what depends on the numbers in it."""
-    features = model.backbone(image)
-    if getattr(model, 'neck', None) is not None:
-        features = model.neck(features)
-    if hasattr(model, 'head'):  # mmpretrain
-        model.head(features)
-    elif hasattr(model, 'decode_head'):  # mmseg
-        if hasattr(model.decode_head, 'transformer_decoder'):  # Mask2Former wants an image's size
-            model.decode_head(features, [SegDataSample(metainfo=dict(img_shape=image.shape[2:]))])
-        else:
-            model.decode_head(features)
-    elif hasattr(model, 'roi_head'):  # mmdet, two stages
-        model.rpn_head(features)
-        run_on_regions(model.roi_head)
-    else:  # mmdet, one stage
-        model.bbox_head(features)
-
-
-def run_on_regions(roi_head: nn.Module) -> None:
-    """The heads of a two-stage detector on empty regions, each stage of a cascade on all."""
-    for kind, number in (('bbox', NUM_PROPOSALS), ('mask', NUM_MASKS)):
-        heads = getattr(roi_head, f'{kind}_head', None)
-        extractors = getattr(roi_head, f'{kind}_roi_extractor', None)
-        if heads is None:
-            continue
-        if not isinstance(heads, nn.ModuleList):
-            heads, extractors = [heads], [extractors]
-        for head, extractor in zip(heads, extractors):
-            size = extractor.roi_layers[0].output_size
-            regions = torch.empty(number, extractor.out_channels, *size)
-            head(regions.to(next(head.parameters()).device))

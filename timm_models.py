@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmengine.config import Config
 from mmengine.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
@@ -19,34 +18,13 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import FeatureInfo
 from torch import Tensor, nn
 
-from ..engine.checkpoint import load_pretrained
-from ..engine.convert import config_root
+from .families import FAMILIES
+from .families.family import Family, Variant
+from .serialization.conversion import load_variant
+from .serialization.loading import load_pretrained
 
-# timm's name -> config, and how much of the shorter side the recipe's test crop takes
-VARIANTS = {
-    f'paca_{size}{option}': (f'paca/paca_{letter}{option}_in1k.py', 0.9)
-    for letter, size, options in (
-        ('t', 'tiny', ('', '_teacher')),
-        (
-            's',
-            'small',
-            ('', '_mlp', '_teacher', '_2_0', '_49_0', '_49_100', '_100_49', '_100', '_blockwise'),
-        ),
-        ('b', 'base', ('', '_teacher')),
-    )
-    for option in options
-}
-VARIANTS |= {
-    f'groupmixformer_{size}': (f'groupmixformer/groupmixformer_{size[0]}_in1k.py', 0.875)
-    for size in ('miny', 'tiny', 'small', 'base', 'large')
-}
-VARIANTS |= {
-    f'fcvit_{size}': (f'fcvit/fcvit_{size}_in1k.py', crop)
-    for size, crop in (('tiny', 0.9), ('b12', 0.9), ('b24', 0.95), ('b48', 0.95))
-}
-VARIANTS |= {
-    f'msf_small{option}': (f'msf/msf_s{option}_in1k.py', 1.0)
-    for option in ('', '_g2', '_orig', '_orig_g2')
+VARIANTS: dict[str, tuple[Family, Variant]] = {
+    name: (family, variant) for family in FAMILIES for name, variant in family.variants.items()
 }
 
 default_cfgs = generate_default_cfgs(
@@ -55,40 +33,26 @@ default_cfgs = generate_default_cfgs(
             num_classes=1000,
             input_size=(3, 224, 224),
             pool_size=None,
-            crop_pct=crop,
+            crop_pct=variant.crop_pct,
             interpolation='bicubic',
             mean=IMAGENET_DEFAULT_MEAN,
             std=IMAGENET_DEFAULT_STD,
             classifier='head.fc',
             license='apache-2.0',
         )
-        for name, (_, crop) in VARIANTS.items()
+        for name, (_, variant) in VARIANTS.items()
     }
 )
 
 
 def get_backbone(name: str, in_chans: int, drop_path_rate: float | None, options: dict) -> dict:
     """The config of a variant's backbone, with timm's names for what the user changes."""
-    backbone = Config.fromfile(config_root() / VARIANTS[name][0]).model.backbone.to_dict()
+    family, variant = VARIANTS[name]
+    backbone = load_variant(family, variant.config).model.backbone.to_dict()
     backbone.update(options, in_channels=in_chans)
     if drop_path_rate is not None:
         backbone['drop_path_rate'] = drop_path_rate
     return backbone
-
-
-def describe_features(backbone: nn.Module) -> list[dict]:
-    """Channels and stride of every map that the backbone can return."""
-    if hasattr(backbone, 'layers'):  # a plain transformer
-        patch = backbone.patch_embed.patch_size
-        dim = backbone.patch_embed.proj.out_features
-        return [
-            dict(num_chs=dim, reduction=patch, module=f'layers.{i}')
-            for i in range(len(backbone.layers))
-        ]
-    dims = backbone.embed_dims
-    return [
-        dict(num_chs=dim, reduction=4 * 2**i, module=f'stages.{i}') for i, dim in enumerate(dims)
-    ]
 
 
 class TimmClassifier(nn.Module):
@@ -118,7 +82,7 @@ class TimmClassifier(nn.Module):
         self.num_classes = num_classes
         self.backbone = MODELS.build(get_backbone(config, in_chans, drop_path_rate, options))
         self.backbone.init_weights()
-        self.feature_info = describe_features(self.backbone)
+        self.feature_info = self.backbone.feature_info
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
         self.head = ClassifierHead(
             self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate
@@ -162,13 +126,12 @@ class TimmFeatures(nn.Module):
     ) -> None:
         super().__init__()
         backbone = get_backbone(variant, in_chans, drop_path_rate, options)
-        for norm_of_classifier in ('final_norm', 'out_type'):
-            backbone.pop(norm_of_classifier, None)
-        plain = backbone['type'] == 'mmdense.MSFViT'
-        backbone['out_indices'] = out_indices or ((2, 5, 8, 11) if plain else (0, 1, 2, 3))
+        backbone.update(VARIANTS[variant][0].dense)
+        if out_indices is not None:
+            backbone['out_indices'] = out_indices
         self.backbone = MODELS.build(backbone)
         self.backbone.init_weights()
-        self.feature_info = FeatureInfo(describe_features(self.backbone), self.backbone.out_indices)
+        self.feature_info = FeatureInfo(self.backbone.feature_info, self.backbone.out_indices)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Image (B, C, H, W) -> one map per out index."""
@@ -200,14 +163,7 @@ def create(
         model = TimmFeatures(name, **kwargs)
         model.pretrained_cfg = model.default_cfg = default_cfgs[name].default.to_dict()
         if pretrained:
-            backbone = model.backbone
-            load_pretrained(
-                backbone,
-                file,
-                prefix='backbone.',
-                may_change_shape=backbone.may_change_shape,
-                may_be_absent=backbone.may_be_absent,
-            )
+            load_pretrained(model.backbone, file, prefix='backbone.')
         return model
     return build_model_with_cfg(
         TimmClassifier,

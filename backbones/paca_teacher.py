@@ -1,0 +1,98 @@
+"""PaCa-ViT's teacher: a ConvMixer beside the model that assigns positions to its clusters.
+
+"External" clustering of https://arxiv.org/abs/2203.11987 (see ``paca.py``): from the stem's output
+a convolutional pyramid with a top-down path computes the Z of all four stages.
+
+Axis legend: B batch, N = H*W tokens, M clusters, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from timm.layers import BlurPool2d
+from torch import Tensor, nn
+
+from .layers import assign_positions, to_tokens
+
+
+class MixerLayer(nn.Module):
+    """ConvMixer layer (arXiv 2201.09792): depthwise with a shortcut, then pointwise."""
+
+    def __init__(self, dim: int, kernel_size: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+            nn.GELU(),
+            build_norm_layer(norm_cfg, dim)[1],
+        )
+        self.pointwise = nn.Sequential(
+            nn.Conv2d(dim, dim, 1), nn.GELU(), build_norm_layer(norm_cfg, dim)[1]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(x + self.depthwise(x))
+
+
+class Teacher(nn.Module):
+    """ConvMixer pyramid with a top-down path that assigns positions to clusters in all stages.
+
+    Args:
+        dims: Channels per stage, those of the model it serves.
+        depths: Mixer layers per stage.
+        clusters: M per stage.
+        norm_cfg: The batch norm.
+        kernel_size: Of the depthwise convolutions.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        depths: Sequence[int],
+        clusters: Sequence[int],
+        norm_cfg: dict,
+        kernel_size: int = 7,
+    ) -> None:
+        super().__init__()
+
+        def mixer(dim: int) -> nn.Module:
+            return MixerLayer(dim, kernel_size, norm_cfg)
+
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(mixer(dim) for _ in range(depth))) for dim, depth in zip(dims, depths)
+        )
+        self.downsamples = nn.ModuleList(
+            nn.Sequential(
+                BlurPool2d(fine, filt_size=3, stride=1, pad_mode='constant'),
+                nn.Conv2d(fine, coarse, 3, 2, 1),
+                nn.GELU(),
+                build_norm_layer(norm_cfg, coarse)[1],
+            )
+            for fine, coarse in zip(dims, dims[1:])
+        )
+        self.laterals = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(coarse, fine, 1), nn.GELU(), build_norm_layer(norm_cfg, fine)[1]
+            )
+            for fine, coarse in zip(dims, dims[1:])
+        )
+        self.fpns = nn.ModuleList(mixer(dim) for dim in dims[:-1])
+        self.assigns = nn.ModuleList(nn.Linear(dim, m) for dim, m in zip(dims, clusters))
+
+    def forward(self, x: Tensor, valid: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
+        """The stem's map (B, C, H, W) -> Z (B, M, N) and tokens (B, N, C) of each stage."""
+        maps = []
+        for i, block in enumerate(self.blocks):
+            x = block(self.downsamples[i - 1](x) if i else x)
+            maps.append(x)
+        tops = maps[-1:]
+        for fine, lateral, fpn in zip(maps[-2::-1], reversed(self.laterals), reversed(self.fpns)):
+            up = F.interpolate(tops[0], fine.shape[2:], mode='bilinear', align_corners=False)
+            tops.insert(0, fpn(fine + lateral(up)))
+        assignments = [
+            assign_positions(to_tokens(top), assign, where)
+            for top, assign, where in zip(tops, self.assigns, valid)
+        ]
+        return [(z, to_tokens(x)) for z, x in zip(assignments, maps)]

@@ -1,0 +1,173 @@
+"""From a config to a model, with its weights or without, and to mmengine's runner."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from ..errors import UserError
+from ..serialization.checkpoint import get_classes, load_file
+from ..serialization.loading import load_whole
+from .data import find_dataset_meta, name_unreadable_files
+
+
+def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
+    """The model of a config in eval mode, without the pretrained file that it may name.
+
+    Args:
+        cfg: Of a classifier, detector or segmentor; it is not changed.
+        device: Where it goes; 'meta' for shapes without numbers.
+
+    Raises:
+        UserError: When the config's model cannot be built.
+    """
+    model = ConfigDict(cfg.model.to_dict())
+    model.pop('pretrained', None)
+    model.backbone.pop('init_cfg', None)
+    if 'data_preprocessor' in cfg:  # where classifiers have it; a runner hands it on too
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    device = torch.device(device)
+    with (
+        told_in_one_line('the model of this config cannot be built'),
+        warnings.catch_warnings(action='ignore'),  # losses of mmseg speak of training
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        torch.device('meta' if device.type == 'meta' else 'cpu'),
+    ):
+        built = MODELS.build(model)
+    if device.type != 'cuda':
+        built = revert_sync_batchnorm(built)
+    return built.to(device).eval()
+
+
+def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu') -> nn.Module:
+    """The model of a config with every tensor of a checkpoint, in eval mode.
+
+    Its ``dataset_meta`` has the classes, and colours where known: the checkpoint's, or those of the
+    config's data set.
+
+    Raises:
+        UserError: When the file is missing, unreadable or of another model.
+    """
+    model = build_model(cfg, device)
+    content = load_file(checkpoint)
+    load_whole(model, content, checkpoint)
+    model.dataset_meta = find_classes(cfg, content)
+    return model
+
+
+def find_classes(cfg: Config, checkpoint: dict) -> dict:
+    """``classes``, and ``palette`` where known: the checkpoint's, or those of the test data's type.
+
+    Where neither names as many classes as the model has, they are numbers.
+    """
+    number = find_num_classes(cfg.model)
+    for meta in (get_classes(checkpoint.get('meta') or {}), find_dataset_meta(cfg)):
+        classes = meta.get('classes') or ()
+        if isinstance(classes, str):
+            classes = list_from_file(classes) if Path(classes).is_file() else ()
+        if len(classes) >= max(number, 1):
+            return dict(meta, classes=tuple(classes))
+    return dict(classes=tuple(map(str, range(number))))
+
+
+def find_num_classes(node: object) -> int:
+    """The first ``num_classes`` in or below a config's node, or 0."""
+    if isinstance(node, dict) and isinstance(node.get('num_classes'), int):
+        return node['num_classes']
+    children = node.values() if isinstance(node, dict) else node
+    nested = (child for child in children if isinstance(child, dict | list | tuple))
+    return next(filter(None, map(find_num_classes, nested)), 0)
+
+
+@contextmanager
+def told_in_one_line(problem: str) -> Iterator[None]:
+    """Turn what a constructor refuses, and what a builder cannot find or call, into a line.
+
+    Whatever else goes wrong is a fault of the code, not of the config, and passes as it is.
+    """
+    try:
+        yield
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if isinstance(error, KeyError | TypeError) and not frame.name.startswith('build_'):
+            raise
+        message = ' '.join(str(error.args[0]).split()) if error.args else ''
+        if not message:  # a bare assertion says at least where it stands
+            message = f'{frame.line} ({frame.filename}:{frame.lineno})'
+        raise UserError(f'{problem}: {message}') from error
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device of this name, or when there is none the first GPU, or the CPU.
+
+    Raises:
+        UserError: When the machine has no such device.
+    """
+    try:
+        chosen = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.empty(0, device=chosen)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(f"--device '{device}' is no device of this machine") from error
+    return chosen
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a complete config, made fit for this machine."""
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), _load_safely, force=True)
+    name_unreadable_files()
+    if not torch.cuda.is_available():
+        use_cpu(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def use_cpu(cfg: Config) -> None:
+    """Without a CUDA device: plain batch norm, and gloo between processes.
+
+    mmengine's own start-up selects a CUDA device, so the processes are connected here, before it.
+    """
+    replace_sync_bn(cfg.model)
+    if cfg.launcher == 'none':
+        return
+    if cfg.launcher != 'pytorch':
+        raise UserError(
+            f'--launcher {cfg.launcher} needs CUDA devices; tools/dist_train.sh also works without'
+        )
+    cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    cfg.setdefault('model_wrapper_cfg', ConfigDict(type='MMDistributedDataParallel'))
+    cfg.model_wrapper_cfg.update(device_ids=None)
+    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+    cfg.model_wrapper_cfg.setdefault(
+        'find_unused_parameters', cfg.get('find_unused_parameters', False)
+    )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+
+
+def replace_sync_bn(node: object) -> None:
+    """Turn every ``type='SyncBN'`` below a config node into ``'BN'``: a runner builds from it."""
+    if isinstance(node, dict):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'BN'
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            replace_sync_bn(child)
+
+
+def _load_safely(filename: str, map_location: object = None, **kwargs: object) -> dict:
+    """mmengine's door for files and addresses, led to the safe reader."""
+    state = load_file(filename)
+    state.get('meta', {}).pop('config', None)  # mmengine would run this text when it resumes
+    return state

@@ -1,0 +1,223 @@
+"""Where MMPretrain, MMDetection and MMSegmentation differ: one row each.
+
+What is alike in the three, the tools do in one way; whatever is not is looked up here by the
+config's ``default_scope``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+from pycocotools import mask as coco_mask
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+# A two-stage detector's heads see as many regions as mmdet's tools/analysis_tools/get_flops.py has.
+NUM_PROPOSALS = 1000
+NUM_MASKS = 100
+NUM_BOXES = 8  # objects in a made-up image
+TOP = 5  # classes that a classifier's description names
+
+
+@dataclass(frozen=True, eq=False)
+class Toolbox:
+    """One of the three.
+
+    Args:
+        task: What its models are called.
+        shape: (height, width) of the images that figures are published for.
+        visualizer: Draws its samples.
+        show_flag: Turns its visualization hook on.
+        show_folder: The hook's argument for a folder of pictures; None where the visualizer's
+            ``save_dir`` is that.
+        dump: The metric that writes predictions to a .pkl file; None where the evaluator writes a
+            folder of label maps.
+        tta_model: Merges the predictions of a picture and its mirror image.
+        tta_meta_keys: What its packing transform must keep for that, beside what it keeps anyway.
+        tta_metric: What is left to evaluate then; None for all.
+        run_heads: Computes what the heads make of the neck's maps and an image's shape, but what
+            depends on the numbers in the image.
+        label: Adds made-up labels to a sample of a shape, given the number of classes.
+        sample: The class of its samples.
+        describe: A prediction as plain data, see :func:`mmdense.inference.predict.describe`.
+    """
+
+    task: str
+    shape: tuple[int, int]
+    visualizer: str
+    show_flag: str
+    show_folder: str | None
+    dump: str | None
+    tta_model: dict
+    run_heads: Callable[[nn.Module, Sequence[Tensor], tuple[int, int]], None]
+    sample: type[BaseDataElement]
+    label: Callable[[BaseDataElement, tuple[int, int], int], None]
+    describe: Callable[[BaseDataElement, Sequence[str], float], dict]
+    tta_meta_keys: tuple[str, ...] = ()
+    tta_metric: str | None = None
+
+
+def find_toolbox(cfg: Config) -> Toolbox:
+    """The row of a config of a model with a backbone.
+
+    Raises:
+        UserError: When the config is of none of the three.
+    """
+    scope = cfg.get('default_scope')
+    if 'backbone' not in (cfg.get('model') or {}) or scope not in TOOLBOXES:
+        raise UserError(
+            'this is no config of a classifier, detector or segmentor with a backbone: '
+            f"default_scope is '{scope}'"
+        )
+    return TOOLBOXES[scope]
+
+
+def run_classifier(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
+    model.head(maps)
+
+
+def label_class(sample: DataSample, shape: tuple[int, int], num_classes: int) -> None:
+    sample.set_gt_label(0)
+
+
+def describe_class(sample: DataSample, classes: Sequence[str], score_thr: float) -> dict:
+    scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
+    return dict(
+        labels=labels.tolist(),
+        classes=[classes[i] for i in labels.tolist()],
+        scores=scores.tolist(),
+    )
+
+
+def run_detector(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
+    """Of two stages: the second on empty regions, each stage of a cascade on all of them."""
+    if not hasattr(model, 'roi_head'):
+        model.bbox_head(maps)
+        return
+    model.rpn_head(maps)
+    for kind, number in (('bbox', NUM_PROPOSALS), ('mask', NUM_MASKS)):
+        heads = getattr(model.roi_head, f'{kind}_head', None)
+        extractors = getattr(model.roi_head, f'{kind}_roi_extractor', None)
+        if heads is None:
+            continue
+        if not isinstance(heads, nn.ModuleList):
+            heads, extractors = [heads], [extractors]
+        for head, extractor in zip(heads, extractors):
+            size = extractor.roi_layers[0].output_size
+            regions = torch.empty(number, extractor.out_channels, *size)
+            head(regions.to(next(head.parameters()).device))
+
+
+def label_instances(sample: DetDataSample, shape: tuple[int, int], num_classes: int) -> None:
+    """Boxes of a third of the image's sides, anywhere, that their masks fill."""
+    height, width = shape
+    corner = torch.rand(NUM_BOXES, 2) * torch.tensor([width / 2, height / 2])
+    boxes = torch.cat([corner, corner + torch.tensor([width / 3, height / 3])], dim=1)
+    masks = np.zeros((NUM_BOXES, *shape), np.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
+        mask[top:bottom, left:right] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.randint(0, num_classes, (NUM_BOXES,)),
+        masks=BitmapMasks(masks, height, width),
+    )
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+
+
+def describe_instances(sample: DetDataSample, classes: Sequence[str], score_thr: float) -> dict:
+    found = sample.pred_instances
+    found = found[found.scores >= score_thr]
+    content = dict(
+        labels=found.labels.tolist(),
+        classes=[classes[i] for i in found.labels.tolist()],
+        scores=found.scores.tolist(),
+        bboxes=found.bboxes.tolist(),
+    )
+    if 'masks' in found:
+        content['masks'] = [encode_mask(mask) for mask in found.masks.numpy()]
+    return content
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """A mask (H, W) as COCO's run lengths."""
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=rle['size'], counts=rle['counts'].decode())
+
+
+def run_segmentor(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
+    if hasattr(model.decode_head, 'transformer_decoder'):  # Mask2Former wants an image's size
+        model.decode_head(maps, [SegDataSample(metainfo=dict(img_shape=shape))])
+    else:
+        model.decode_head(maps)
+
+
+def label_pixels(sample: SegDataSample, shape: tuple[int, int], num_classes: int) -> None:
+    sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
+
+
+def describe_pixels(sample: SegDataSample, classes: Sequence[str], score_thr: float) -> dict:
+    labels, counts = np.unique(sample.pred_sem_seg.data.numpy(), return_counts=True)
+    shares = counts / counts.sum()
+    return dict(
+        labels=labels.tolist(),
+        classes=[classes[i] for i in labels],
+        shares=[round(share, 6) for share in shares.tolist()],
+    )
+
+
+TOOLBOXES = {
+    'mmpretrain': Toolbox(
+        task='classifier',
+        shape=(224, 224),
+        visualizer='mmpretrain.UniversalVisualizer',
+        show_flag='enable',
+        show_folder='out_dir',
+        dump='DumpResults',
+        tta_model=dict(type='AverageClsScoreTTA'),
+        run_heads=run_classifier,
+        sample=DataSample,
+        label=label_class,
+        describe=describe_class,
+    ),
+    'mmdet': Toolbox(
+        task='detector',
+        shape=(800, 1280),
+        visualizer='mmdet.DetLocalVisualizer',
+        show_flag='draw',
+        show_folder='test_out_dir',
+        dump='DumpDetResults',
+        tta_model=dict(
+            type='mmdense.BoxTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+        ),
+        tta_meta_keys=('flip', 'flip_direction'),
+        tta_metric='bbox',  # MMDetection merges boxes only
+        run_heads=run_detector,
+        sample=DetDataSample,
+        label=label_instances,
+        describe=describe_instances,
+    ),
+    'mmseg': Toolbox(
+        task='segmentor',
+        shape=(512, 512),
+        visualizer='mmseg.SegLocalVisualizer',
+        show_flag='draw',
+        show_folder=None,
+        dump=None,
+        tta_model=dict(type='SegTTAModel'),
+        run_heads=run_segmentor,
+        sample=SegDataSample,
+        label=label_pixels,
+        describe=describe_pixels,
+    ),
+}

@@ -1,0 +1,1 @@
+"""What can be done with a finished model: predict, look into it, count, time and export it."""

@@ -1,0 +1,186 @@
+"""Look into a model: what the families declare that there is to see of it, drawn on pages.
+
+Forward hooks keep what a few modules take and give while the model runs on one image; the families
+compute maps from that (:mod:`mmdense.families.views`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from ..families import FAMILIES
+from ..families.views import Call, Calls, Query, View, Watch
+from ..files import replacing
+
+COLUMNS = 4  # or 5, where that spares a row for one panel
+INCHES = 2.6  # a panel's width
+OPACITY = 0.6  # of what lies on the picture
+
+
+def list_kinds() -> tuple[str, ...]:
+    """The kinds of views that some family has."""
+    return tuple(dict.fromkeys(watch.kind for family in FAMILIES for watch in family.watches))
+
+
+def find_watches(model: nn.Module) -> list[tuple[Watch, nn.Module]]:
+    """What there is to see of a model: the families' watches, each with the part it is for."""
+    watches = [watch for family in FAMILIES for watch in family.watches]
+    return [(w, part) for w in watches for part in model.modules() if isinstance(part, w.module)]
+
+
+def look(
+    model: nn.Module, run: Callable[[], object], query: Query, kinds: tuple[str, ...]
+) -> dict[str, list[View]]:
+    """Run a model on one image and return what there is to see.
+
+    Args:
+        model: A classifier, detector, segmentor or backbone.
+        run: Takes one image through it.
+        query: (x, y), the pixel whose attention is shown.
+        kinds: Of :func:`list_kinds`.
+
+    Returns:
+        Views by kind, without kinds that this model does not have.
+    """
+    found = [
+        (watch, part) for kind in kinds for watch, part in find_watches(model) if watch.kind == kind
+    ]
+    with ExitStack() as stack, torch.no_grad():
+        calls = [stack.enter_context(watching(part, watch.pattern)) for watch, part in found]
+        run()
+        views = {}
+        for (watch, part), seen in zip(found, calls):
+            shown = (view.cpu() for view in watch.show(part, seen, query))
+            views.setdefault(watch.kind, []).extend(shown)
+    return {kind: found for kind, found in views.items() if found}
+
+
+@contextmanager
+def watching(part: nn.Module, pattern: str) -> Iterator[Calls]:
+    """Keep the calls of the modules below ``part`` whose names fit, in the order they end."""
+    calls: Calls = {}
+
+    def keep(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, out: object) -> None:
+            calls[name] = Call(module, args, out)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in part.named_modules()
+        if re.search(pattern, name)
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) -> None:
+    """Write a page: the picture, what sums the view up, and its maps as heat maps.
+
+    Args:
+        picture: (H, W, 3) RGB, what the model saw.
+        view: Its maps start at the picture's upper left corner and may reach beyond the others.
+        path: The file, ``.png`` or what else matplotlib writes.
+        max_maps: How many maps at most; of a partition those with the most positions.
+    """
+    order = np.arange(len(view.maps))
+    if view.owners is not None:
+        sizes = np.bincount(view.owners.numpy().ravel(), minlength=len(order))
+        order = np.argsort(-sizes, kind='stable')
+    order = order[:max_maps]
+    extra = view.owners is not None or view.colours is not None
+    panels = 1 + extra + len(order)
+    columns = min(panels, COLUMNS + (panels % COLUMNS == 1))
+    rows = math.ceil(panels / columns)
+    height = INCHES * picture.shape[0] / picture.shape[1] + 0.3
+    figure = Figure(figsize=(columns * INCHES, rows * height), layout='constrained', dpi=100)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+
+    panels = iter(axes)
+    show_picture(next(panels), picture, name_place(view.name))
+    if view.query is not None:
+        axes[0].plot(*view.query, 'P', color='red', markersize=9, markeredgecolor='white')
+    if view.owners is not None:
+        colours = tell_apart(len(sizes))[view.owners.numpy()]
+        title = f'partition: {(sizes > 0).sum()} of {len(sizes)}'
+        show_colours(next(panels), picture, view, colours, title)
+    if view.colours is not None:
+        show_colours(next(panels), picture, view, view.colours.numpy(), 'principal components')
+    for i in order:
+        share = f': {sizes[i] / sizes.sum():.0%}' if view.owners is not None else ''
+        show_heat(next(panels), picture, view, i, view.labels[i] + share)
+    with replacing(path) as part:
+        figure.savefig(part)
+
+
+def name_place(name: str) -> str:
+    """'stage1_block2' -> 'stage 1, block 2'."""
+    return re.sub(r'(\d+)', r' \1', name).replace('_', ', ')
+
+
+def show_picture(axis: Axes, picture: np.ndarray, title: str) -> None:
+    height, width = picture.shape[:2]
+    axis.imshow(picture, cmap='gray', extent=(0, width, height, 0))
+    axis.set_title(title, fontsize=9)
+
+
+def show_colours(
+    axis: Axes, picture: np.ndarray, view: View, colours: np.ndarray, title: str
+) -> None:
+    """Colours (h, w, 3) per position over the picture."""
+    show_picture(axis, picture, title)
+    axis.imshow(colours, alpha=OPACITY, extent=extent_of(view, picture), interpolation='nearest')
+    cut_to(axis, picture)
+
+
+def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int, title: str) -> None:
+    """One map over the grey picture; a signed one blue below zero and red above."""
+    show_picture(axis, picture.mean(axis=2), title)
+    heat = view.maps[index].numpy()
+    limit = np.abs(heat).max() if view.signed else None
+    axis.imshow(
+        heat,
+        cmap='coolwarm' if view.signed else 'inferno',
+        vmin=-limit if view.signed else None,
+        vmax=limit,
+        alpha=OPACITY,
+        extent=extent_of(view, picture),
+        interpolation='bilinear',
+    )
+    cut_to(axis, picture)
+
+
+def extent_of(view: View, picture: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, right, lower and upper end of a view's maps, in pixels of the picture."""
+    height, width = view.maps.shape[1:]
+    stride = view.stride or 2 ** math.ceil(math.log2(picture.shape[0] / height))
+    return 0, width * stride, height * stride, 0
+
+
+def cut_to(axis: Axes, picture: np.ndarray) -> None:
+    """Hide what lies beyond the picture: a model's padding."""
+    axis.set_xlim(0, picture.shape[1])
+    axis.set_ylim(picture.shape[0], 0)
+
+
+def tell_apart(number: int) -> np.ndarray:
+    """Colours (number, 3); neighbours in the list lie far apart on the wheel."""
+    golden = (math.sqrt(5) - 1) / 2
+    return colormaps['hsv'](np.arange(number) * golden % 1)[:, :3]

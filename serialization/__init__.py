@@ -1,0 +1,1 @@
+"""How weights get in and out: safe reading, whole writing, strict loading, renaming."""
