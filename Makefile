@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test lint clean
+.PHONY: env data demo demo-scratch zoo test lint mutants clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -27,6 +27,11 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+
+# Small faults planted in files: make mutants FILES="engine/checks.py" MINUTES=20
+mutants: env
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet mutmut==3.8.1
+	$(BIN)/python tests/mutants.py $(FILES) --minutes $(or $(MINUTES),20)
 
 clean:
 	rm -rf $(VENV) build .mim *.egg-info

@@ -1,0 +1,55 @@
+"""A family is declared in its own module and folder of configs, and found everywhere else."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmdense
+
+ROOT = Path(mmdense.__file__).parent
+TOY = Path(__file__).parent / 'toy'
+
+
+@pytest.fixture(scope='module')
+def house(tmp_path_factory) -> Path:
+    """A copy of the package with the toy family in it, and no other line changed."""
+    house = tmp_path_factory.mktemp('copy') / 'mmdense'
+    files = [path for path in ROOT.iterdir() if path.suffix in ('.py', '.yml', '.toml')]
+    for package in ROOT.glob('*/__init__.py'):
+        files += package.parent.glob('*.py')
+    for folder in ('configs', 'docs', 'tests'):
+        files += (path for path in (ROOT / folder).rglob('*') if '.' in path.name)
+    for path in files:
+        if path.is_file() and '__pycache__' not in path.parts:
+            copy = house / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    shutil.copy(TOY / 'family.py', house / 'families' / 'toy.py')
+    (house / 'configs' / 'toy').mkdir()
+    for name in ('toy_n_in1k.py', 'metafile.yml'):
+        shutil.copy(TOY / name, house / 'configs' / 'toy' / name)
+    return house
+
+
+def run(house: Path, *command: object) -> str:
+    env = dict(os.environ, PYTHONPATH=str(house.parent), OMP_NUM_THREADS='1')
+    env.pop('PYTEST_XDIST_WORKER', None)
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, cwd=house, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_everything_finds_it(house):
+    assert 'found everywhere' in run(house, TOY / 'check.py', house)
+
+
+def test_the_contract_suite_takes_it_in(house):
+    options = ('-k', 'Toy or toy', '-p', 'no:cacheprovider', '-o', 'addopts=', '-q')
+    suites = ('tests/backbones/test_contract.py', 'tests/test_timm_models.py')
+    out = run(house, '-m', 'pytest', *options, *suites)
+    assert 'passed' in out and 'failed' not in out
