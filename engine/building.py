@@ -6,11 +6,9 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.fileio import list_from_file
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
@@ -18,9 +16,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..errors import UserError
-from ..serialization.checkpoint import get_classes, load_file
+from ..serialization.checkpoint import get_classes, get_state_dict, load_file
 from ..serialization.loading import load_whole
-from .data import find_dataset_meta, name_unreadable_files
+from .data import find_classes, name_unreadable_files
 
 
 def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
@@ -62,33 +60,10 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu')
     """
     model = build_model(cfg, device)
     content = load_file(checkpoint)
-    load_whole(model, content, checkpoint)
-    model.dataset_meta = find_classes(cfg, content)
+    state, classes = get_state_dict(content), get_classes(content.get('meta') or {})
+    load_whole(model, state, checkpoint)
+    model.dataset_meta = find_classes(cfg, classes)
     return model
-
-
-def find_classes(cfg: Config, checkpoint: dict) -> dict:
-    """``classes``, and ``palette`` where known: the checkpoint's, or those of the test data's type.
-
-    Where neither names as many classes as the model has, they are numbers.
-    """
-    number = find_num_classes(cfg.model)
-    for meta in (get_classes(checkpoint.get('meta') or {}), find_dataset_meta(cfg)):
-        classes = meta.get('classes') or ()
-        if isinstance(classes, str):
-            classes = list_from_file(classes) if Path(classes).is_file() else ()
-        if len(classes) >= max(number, 1):
-            return dict(meta, classes=tuple(classes))
-    return dict(classes=tuple(map(str, range(number))))
-
-
-def find_num_classes(node: object) -> int:
-    """The first ``num_classes`` in or below a config's node, or 0."""
-    if isinstance(node, dict) and isinstance(node.get('num_classes'), int):
-        return node['num_classes']
-    children = node.values() if isinstance(node, dict) else node
-    nested = (child for child in children if isinstance(child, dict | list | tuple))
-    return next(filter(None, map(find_num_classes, nested)), 0)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..backbones.base import BaseBackbone
 from ..errors import UserError
-from ..serialization.checkpoint import load_file
+from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
 from .building import told_in_one_line
 from .data import find_datasets
@@ -93,8 +93,8 @@ def check_model(cfg: Config, pretrained: bool, whole_model: bool) -> None:
     if pretrained:
         check_pretrained(model)
     if cfg.get('load_from'):
-        content = load_file(cfg.load_from, lazily=True)
-        check_fit(model, content, cfg.load_from, whole_model)
+        state = get_state_dict(load_file(cfg.load_from, lazily=True))
+        check_fit(model, state, cfg.load_from, whole_model)
 
 
 def outline_model(cfg: Config) -> nn.Module:
@@ -154,8 +154,8 @@ def check_pretrained(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, BaseBackbone):
             for entry in module.pretrained_cfgs:
-                content = load_file(entry['checkpoint'], lazily=True)
-                select_pretrained(module, content, entry['checkpoint'], entry.get('prefix'))
+                state = get_state_dict(load_file(entry['checkpoint'], lazily=True))
+                select_pretrained(module, state, entry['checkpoint'], entry.get('prefix'))
 
 
 def check_work_dir(work_dir: str) -> None:

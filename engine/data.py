@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import UserError
@@ -66,6 +68,30 @@ def find_dataset_meta(cfg: Config) -> dict:
         kind = registry.get(kind) if isinstance(kind, str) else kind
     own = {'classes': dataset.classes} if dataset.get('classes') else {}
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {}), **own}
+
+
+def find_classes(cfg: Config, known: dict) -> dict:
+    """``classes``, and ``palette`` where known: a checkpoint's, or those of the test data's type.
+
+    Where neither names as many classes as the model has, they are numbers.
+    """
+    number = find_num_classes(cfg.model)
+    for meta in (known, find_dataset_meta(cfg)):
+        classes = meta.get('classes') or ()
+        if isinstance(classes, str):
+            classes = list_from_file(classes) if Path(classes).is_file() else ()
+        if len(classes) >= max(number, 1):
+            return dict(meta, classes=tuple(classes))
+    return dict(classes=tuple(map(str, range(number))))
+
+
+def find_num_classes(node: object) -> int:
+    """The first ``num_classes`` in or below a config's node, or 0."""
+    if isinstance(node, dict) and isinstance(node.get('num_classes'), int):
+        return node['num_classes']
+    children = node.values() if isinstance(node, dict) else node
+    nested = (child for child in children if isinstance(child, dict | list | tuple))
+    return next(filter(None, map(find_num_classes, nested)), 0)
 
 
 def name_unreadable_files() -> None:

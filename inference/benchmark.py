@@ -25,8 +25,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ..engine.building import build_model, find_num_classes
-from ..engine.data import name_unreadable_files
+from ..engine.building import build_model
+from ..engine.data import find_num_classes, name_unreadable_files
 from ..engine.toolboxes import find_toolbox
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}

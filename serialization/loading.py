@@ -38,7 +38,8 @@ def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = Non
     Returns:
         How many tensors were loaded; it is logged too, and so are tensors that stay as they are.
     """
-    found = select_pretrained(module, load_file(checkpoint), checkpoint, prefix)
+    state = get_state_dict(load_file(checkpoint))
+    found = select_pretrained(module, state, checkpoint, prefix)
     own = module.state_dict()
     for key in own.keys() - found.keys():
         print_log(
@@ -50,7 +51,7 @@ def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = Non
 
 
 def select_pretrained(
-    module: nn.Module, content: dict, checkpoint: str, prefix: str | None = None
+    module: nn.Module, state: dict[str, Tensor], checkpoint: str, prefix: str | None = None
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint that ``module`` needs, by the module's names.
 
@@ -59,14 +60,13 @@ def select_pretrained(
             of names that are left out where the file has them in another shape, with as many
             channels (the last side); its ``may_be_absent`` of names that the file may lack, or have
             beside the module's.
-        content: What :func:`load_file` gives.
+        state: The checkpoint's tensors.
         checkpoint: What the file is called, for the error.
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
 
     Raises:
         UserError: When a tensor is missing, unexpected or of another shape.
     """
-    state = get_state_dict(content)
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     own = module.state_dict()
@@ -86,39 +86,40 @@ def select_pretrained(
     return loaded
 
 
-def load_whole(module: nn.Module, content: dict, checkpoint: str) -> None:
+def load_whole(module: nn.Module, state: dict[str, Tensor], checkpoint: str) -> None:
     """Load every tensor of a classifier, detector or segmentor from a checkpoint, or raise.
 
     Args:
         module: The model.
-        content: What :func:`load_file` gives.
+        state: The checkpoint's tensors.
         checkpoint: What the file is called, for the error.
 
     Raises:
         UserError: When a tensor is missing or of another shape.
     """
-    check_fit(module, content, checkpoint, whole_model=True)
-    module.load_state_dict(get_state_dict(content), strict=False)
+    check_fit(module, state, checkpoint, whole_model=True)
+    module.load_state_dict(state, strict=False)
 
 
-def check_fit(module: nn.Module, content: dict, checkpoint: str, whole_model: bool) -> None:
+def check_fit(
+    module: nn.Module, state: dict[str, Tensor], checkpoint: str, whole_model: bool
+) -> None:
     """Raise :class:`UserError` unless a checkpoint holds a model's tensors.
 
     Args:
         module: The model.
-        content: What :func:`load_file` gives.
+        state: The checkpoint's tensors.
         checkpoint: What the file is called, for the error.
         whole_model: All of them, and not only the backbone's: heads may differ when a run starts
             from another one's weights, since classes do.
     """
     own = {key.removeprefix('module.'): value for key, value in module.state_dict().items()}
-    found = get_state_dict(content)
     if not whole_model:
-        inside, held = strip_backbone(own), strip_backbone(found)
+        inside, held = strip_backbone(own), strip_backbone(state)
         # As for pretrained files, the number of clusters and some norms may differ.
         exempt = find_exempt(inside, held, *get_exemptions(getattr(module, 'backbone', module)))
         own = {f'backbone.{k}': v for k, v in inside.items() if k not in exempt} or own
-    found = {key: value for key, value in found.items() if key in own}
+    found = {key: value for key, value in state.items() if key in own}
     problem = describe_mismatch(find_mismatch(own, found), len(own))
     if problem:
         part = type(module).__name__ if whole_model else 'backbone'

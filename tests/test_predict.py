@@ -14,6 +14,7 @@ import mmdense
 from mmdense.data.digit_scenes import Sizes, generate
 from mmdense.engine import building, data
 from mmdense.inference import drawing, predict
+from mmdense.serialization.checkpoint import get_classes
 
 ROOT = Path(mmdense.__file__).parent
 CONFIGS = {
@@ -243,13 +244,15 @@ def test_classes_that_fit_the_model():
     cfg = Config.fromfile(config('detector'))
     ten = tuple('abcdefghij')
     for meta in (dict(dataset_meta=dict(classes=ten)), dict(CLASSES=ten)):
-        assert building.find_classes(cfg, dict(meta=meta))['classes'] == ten
+        assert data.find_classes(cfg, get_classes(meta))['classes'] == ten
     for checkpoint in ({}, dict(meta=None), dict(meta=dict(dataset_meta=dict(classes='ab')))):
-        assert building.find_classes(cfg, checkpoint)['classes'] == tuple('0123456789')
+        assert data.find_classes(cfg, get_classes(checkpoint.get('meta') or {}))[
+            'classes'
+        ] == tuple('0123456789')
     cfg.test_dataloader.dataset.metainfo.classes = 'nothing.txt'
-    assert building.find_classes(cfg, {})['classes'] == tuple('0123456789')
+    assert data.find_classes(cfg, {})['classes'] == tuple('0123456789')
     cascade = dict(roi_head=dict(bbox_head=[dict(num_classes=7), dict(num_classes=7)]))
-    assert building.find_num_classes(cascade) == 7
+    assert data.find_num_classes(cascade) == 7
 
 
 def test_features_of_mask2former(run_tool, place, tmp_path):
