@@ -1,5 +1,6 @@
 """Every config builds; users' configs elsewhere inherit from ours and name our models."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def build(cfg: Config) -> torch.nn.Module:
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_config_builds(path):
-    """With the parameters that its metafile and its docstring state."""
+    """With the parameters that its metafile states."""
     cfg = Config.fromfile(path)
     model = build(cfg)
     assert type(model.backbone).__module__.startswith('mmdense.')
@@ -39,15 +40,15 @@ def test_config_builds(path):
     assert entry['Name'] == path.stem
     params = sum(p.numel() for p in model.parameters())
     assert params == entry['Metadata']['Parameters']
-    text = ' '.join(path.read_text().split())
-    macs = entry['Metadata']['FLOPs'] / 1e9
-    digits = 2 if path.stem.endswith('in1k') else 1
-    assert f'Parameters: {params / 1e6:.2f} M; {macs:.{digits}f} GMACs' in text
-    for result in entry.get('Results', []):
-        for value in result['Metrics'].values():
-            assert str(value) in text
-    assert f'bash tools/dist_train.sh configs/{path.parent.name}/{path.name} 8' in path.read_text()
     assert cfg.auto_scale_lr.base_batch_size in (16, 32, 512, 1024)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_docstring_is_title_and_command(path):
+    if path.parent.name != 'digits':
+        _, command = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+        run = f'bash tools/dist_train.sh configs/{path.parent.name}/{path.name} 8'
+        assert command.removesuffix(' --amp') == run
 
 
 def test_every_config_is_in_a_metafile():
