@@ -1,8 +1,13 @@
-"""Mask R-CNN on COCO with a pyramid of four maps: model, multi-scale data, AdamW, 12 epochs."""
+"""Mask R-CNN on COCO with a pyramid of four maps: model and multi-scale data.
+
+The schedule is adamw_1x.py or adamw_3x.py.
+"""
 
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'coco_multiscale.py',
-    'adamw_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
+
+# In place of the toolbox's ResNet: a config names the backbone and its checkpoint.
+model = dict(backbone=dict(_delete_=True, init_cfg=dict(type='Pretrained', prefix='backbone.')))

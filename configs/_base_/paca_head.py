@@ -4,12 +4,7 @@ The head learns 10 times as fast as the backbone, and so do the last cluster lay
 blocks (not a teacher's, as published).
 """
 
-_base_ = [
-    'mmseg::_base_/datasets/ade20k.py',
-    'adamw_160k.py',
-    'mmseg::_base_/default_runtime.py',
-]
-
+_base_ = ['mmseg::_base_/datasets/ade20k.py', 'adamw_160k.py', 'mmseg::_base_/default_runtime.py']
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -21,8 +16,10 @@ model = dict(
         seg_pad_val=255,
         size=(512, 512),
     ),
+    backbone=dict(init_cfg=dict(type='Pretrained', prefix='backbone.')),
     decode_head=dict(
         type='mmdense.PaCaSegHead',
+        in_index=[0, 1, 2, 3],
         channels=256,
         dropout_ratio=0.1,
         num_classes=150,

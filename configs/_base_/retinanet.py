@@ -1,12 +1,14 @@
-"""RetinaNet on COCO: model, AdamW, 12 epochs of images resized to a shorter side of 800."""
+"""RetinaNet on COCO: model and images resized to a shorter side of 800. The schedule is adamw_1x.py."""
 
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',
-    'adamw_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
-
-# Strides 8, 16, 32 of the backbone; the pyramid adds two more. The stride-4 map is not computed
-# to be thrown away.
-model = dict(neck=dict(start_level=0))
+model = dict(
+    # In place of the toolbox's ResNet: a config names the backbone and its checkpoint.
+    backbone=dict(_delete_=True, init_cfg=dict(type='Pretrained', prefix='backbone.')),
+    # Strides 8, 16, 32 of the backbone; the pyramid adds two more. The stride-4 map is not computed
+    # to be thrown away.
+    neck=dict(start_level=0),
+)

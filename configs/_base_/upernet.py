@@ -6,10 +6,11 @@ _base_ = [
     'adamw_160k.py',
     'mmseg::_base_/default_runtime.py',
 ]
-
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
+    # In place of the toolbox's ResNet: a config names the backbone and its checkpoint.
     pretrained=None,
+    backbone=dict(_delete_=True, init_cfg=dict(type='Pretrained', prefix='backbone.')),
     decode_head=dict(num_classes=150),
     auxiliary_head=dict(num_classes=150),
 )

@@ -11,7 +11,6 @@ _base_ = [
     '_base_/classification.py',
     '_base_/paca.py',
 ]
-
 model = dict(
     type='ImageClassifier',
     backbone=dict(**_base_.backbone, out_indices=(3,)),

@@ -38,8 +38,7 @@ model = dict(
 )
 
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-3),
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
+    optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25)))
 )
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)

@@ -1,13 +1,5 @@
 """UperNet, FCViT-b24, ADE20K, 160k iterations.
-
-    bash tools/dist_train.sh configs/fcvit/upernet_fcvit_b24_160k.py 8
-
-Parameters: 56.94 M; 237.0 GMACs at 512 x 512. No published run; the recipe is that of
-configs/_base_/upernet.py.
-"""
+bash tools/dist_train.sh configs/fcvit/upernet_fcvit_b24_160k.py 8"""
 
 _base_ = 'upernet_fcvit_b12_160k.py'
-
-model = dict(
-    backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')),
-)
+model = dict(backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')))

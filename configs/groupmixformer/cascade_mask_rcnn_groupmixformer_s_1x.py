@@ -1,24 +1,13 @@
 """Cascade Mask R-CNN, GroupMixFormer-S, COCO 1x.
+bash tools/dist_train.sh configs/groupmixformer/cascade_mask_rcnn_groupmixformer_s_1x.py 8"""
 
-    bash tools/dist_train.sh configs/groupmixformer/cascade_mask_rcnn_groupmixformer_s_1x.py 8
-
-Parameters: 75.16 M; 408.8 GMACs at 800 x 1280. The authors released no config; the recipe is that
-of configs/_base_/cascade_mask_rcnn.py.
-"""
-
-_base_ = '../_base_/cascade_mask_rcnn.py'
-
+_base_ = ['../_base_/cascade_mask_rcnn.py', '../_base_/adamw_1x.py']
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmdense.GroupMixFormer',
         arch='small',
         drop_path_rate=0.2,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='checkpoints/groupmixformer_s_in1k.pth',
-            prefix='backbone.',
-        ),
+        init_cfg=dict(checkpoint='checkpoints/groupmixformer_s_in1k.pth'),
     ),
     neck=dict(in_channels=[80, 160, 320, 320]),
 )

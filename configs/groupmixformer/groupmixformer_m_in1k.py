@@ -1,13 +1,5 @@
 """GroupMixFormer-M, ImageNet-1K, 300 epochs at 224 x 224.
-
-    bash tools/dist_train.sh configs/groupmixformer/groupmixformer_m_in1k.py 8
-
-Parameters: 5.73 M; 1.33 GMACs. Published (paper, ImageNet table): 1.4 GFLOPs, top-1 79.6.
-"""
+bash tools/dist_train.sh configs/groupmixformer/groupmixformer_m_in1k.py 8"""
 
 _base_ = '_base_/groupmixformer_in1k.py'
-
-model = dict(
-    backbone=dict(arch='miny', drop_path_rate=0.1),
-    head=dict(in_channels=160),
-)
+model = dict(backbone=dict(arch='miny', drop_path_rate=0.1), head=dict(in_channels=160))

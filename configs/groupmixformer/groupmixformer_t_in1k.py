@@ -1,13 +1,5 @@
 """GroupMixFormer-T, ImageNet-1K, 300 epochs at 224 x 224.
-
-    bash tools/dist_train.sh configs/groupmixformer/groupmixformer_t_in1k.py 8
-
-Parameters: 10.95 M; 3.69 GMACs. Published (paper, ImageNet table): 3.7 GFLOPs, top-1 82.6.
-"""
+bash tools/dist_train.sh configs/groupmixformer/groupmixformer_t_in1k.py 8"""
 
 _base_ = '_base_/groupmixformer_in1k.py'
-
-model = dict(
-    backbone=dict(arch='tiny', drop_path_rate=0.1),
-    head=dict(in_channels=240),
-)
+model = dict(backbone=dict(arch='tiny', drop_path_rate=0.1), head=dict(in_channels=240))

@@ -1,23 +1,14 @@
 """Mask2Former, SimpleViT-S with mean-shift attention and a feature pyramid, ADE20K, 160k iterations.
-
-    bash tools/dist_train.sh configs/msf/mask2former_msf_s_160k.py 8
-
-Parameters: 45.06 M; 82.3 GMACs at 512 x 512. No published run; the recipe is that of
-configs/_base_/mask2former.py.
-"""
+bash tools/dist_train.sh configs/msf/mask2former_msf_s_160k.py 8"""
 
 _base_ = '../_base_/mask2former.py'
-
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmdense.MSFViT',
         arch='small',
         out_indices=(2, 5, 8, 11),
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/msf_s_in1k.pth', prefix='backbone.'
-        ),
+        init_cfg=dict(checkpoint='checkpoints/msf_s_in1k.pth'),
     ),
     neck=dict(type='mmseg.Feature2Pyramid', embed_dim=384, norm_cfg=dict(type='SyncBN')),
-    decode_head=dict(in_channels=[384, 384, 384, 384]),
+    decode_head=dict(in_channels=[384] * 4),
 )

@@ -1,11 +1,5 @@
 """PaCa-ViT base with clusters from a teacher, ImageNet-1K, 300 epochs at 224 x 224.
-
-    bash tools/dist_train.sh configs/paca/paca_b_teacher_in1k.py 8 --amp
-
-Parameters: 47.66 M; 9.77 GMACs. Published (paper, ImageNet table): 9.7 GFLOPs, top-1 84.22, 46.7 M
-parameters (the released code counts 47.7 M).
-"""
+bash tools/dist_train.sh configs/paca/paca_b_teacher_in1k.py 8 --amp"""
 
 _base_ = '_base_/paca_in1k.py'
-
 model = dict(backbone=dict(arch='base_teacher'), head=dict(in_channels=512))

@@ -1,10 +1,5 @@
 """PaCa-ViT small with convolutional clustering, ImageNet-1K, 300 epochs at 224 x 224.
-
-    bash tools/dist_train.sh configs/paca/paca_s_in1k.py 8 --amp
-
-Parameters: 22.04 M; 5.50 GMACs. Published (paper, ImageNet table): 5.5 GFLOPs, top-1 83.08.
-"""
+bash tools/dist_train.sh configs/paca/paca_s_in1k.py 8 --amp"""
 
 _base_ = '_base_/paca_in1k.py'
-
 model = dict(backbone=dict(arch='small'))

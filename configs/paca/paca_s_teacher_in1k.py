@@ -1,10 +1,5 @@
 """PaCa-ViT small with clusters from a teacher, ImageNet-1K, 300 epochs at 224 x 224.
-
-    bash tools/dist_train.sh configs/paca/paca_s_teacher_in1k.py 8 --amp
-
-Parameters: 21.08 M; 5.48 GMACs. Published (paper, ImageNet table): 5.4 GFLOPs, top-1 83.17.
-"""
+bash tools/dist_train.sh configs/paca/paca_s_teacher_in1k.py 8 --amp"""
 
 _base_ = '_base_/paca_in1k.py'
-
 model = dict(backbone=dict(arch='small_teacher'))

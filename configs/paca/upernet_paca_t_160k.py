@@ -1,24 +1,5 @@
 """UperNet, PaCa-ViT tiny with convolutional clustering, ADE20K, 160k iterations.
+bash tools/dist_train.sh configs/paca/upernet_paca_t_160k.py 8"""
 
-    bash tools/dist_train.sh configs/paca/upernet_paca_t_160k.py 8
-
-Parameters: 41.56 M; 229.5 GMACs at 512 x 512. Published (paper, ADE20K table): 41.6 M, 229.9 GFLOPs
-at 512 x 512, mIoU 44.49 (single scale).
-"""
-
-_base_ = '../_base_/upernet.py'
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmdense.PaCaViT',
-        arch='tiny',
-        clusters=(200, 200, 200, 0),
-        drop_path_rate=0.1,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/paca_t_in1k.pth', prefix='backbone.'
-        ),
-    ),
-    decode_head=dict(in_channels=[96, 192, 320, 384]),
-    auxiliary_head=dict(in_channels=320),
-)
+_base_ = 'upernet_paca_s_160k.py'
+model = dict(backbone=dict(arch='tiny', init_cfg=dict(checkpoint='checkpoints/paca_t_in1k.pth')))

@@ -1,17 +1,14 @@
 """Digit scenes in COCO form: boxes and masks of ten digits in scenes of 128 x 128."""
 
+_base_ = 'dataloaders.py'
+
 classes = tuple('0123456789')
 data_root = 'data/digit_scenes/'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='RandomResize',
-        scale=(128, 128),
-        ratio_range=(0.8, 1.25),
-        keep_ratio=True,
-    ),
+    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(128, 128), allow_negative_crop=True),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),
@@ -26,9 +23,6 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CocoDataset',
         metainfo=dict(classes=classes),
@@ -37,12 +31,9 @@ train_dataloader = dict(
         data_prefix=dict(img='images/train/'),
         filter_cfg=dict(filter_empty_gt=True),
         pipeline=train_pipeline,
-    ),
+    )
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CocoDataset',
         metainfo=dict(classes=classes),
@@ -51,7 +42,7 @@ val_dataloader = dict(
         data_prefix=dict(img='images/val/'),
         test_mode=True,
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

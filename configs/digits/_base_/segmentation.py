@@ -1,5 +1,7 @@
 """Digit scenes as index PNGs: background and ten digits in scenes of 128 x 128."""
 
+_base_ = 'dataloaders.py'
+
 classes = ('background', *'0123456789')
 palette = [
     [0, 0, 0],
@@ -31,9 +33,6 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=dict(classes=classes, palette=palette),
@@ -41,12 +40,9 @@ train_dataloader = dict(
         img_suffix='.png',
         data_prefix=dict(img_path='images/train', seg_map_path='semantic/train'),
         pipeline=train_pipeline,
-    ),
+    )
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=dict(classes=classes, palette=palette),
@@ -54,7 +50,7 @@ val_dataloader = dict(
         img_suffix='.png',
         data_prefix=dict(img_path='images/val', seg_map_path='semantic/val'),
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

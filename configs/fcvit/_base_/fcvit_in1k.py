@@ -7,23 +7,12 @@ smoothing 0.1. Tested on a crop of 0.9 of the shorter side, 0.95 for B24 and B48
 
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs128_poolformer_small_224.py',
-    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/imagenet.py',
 ]
-
 model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='mmdense.FCViT', arch='b12', drop_path_rate=0.1, out_indices=(3,)),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=512,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+    backbone=dict(type='mmdense.FCViT', drop_path_rate=0.1, out_indices=(3,)),
+    head=dict(in_channels=512),
 )
-
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5, end=300),

@@ -5,37 +5,12 @@ Batch 512 (8 GPUs x 64), AdamW with a learning rate of 5e-4 per 512 images and w
 RandAugment, random erasing, mixup 0.8, cutmix 1.0, label smoothing 0.1.
 """
 
-_base_ = [
-    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
-    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
-    'mmpretrain::_base_/default_runtime.py',
-]
-
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmdense.GroupMixFormer',
-        arch='small',
-        final_norm=True,
-        drop_path_rate=0.1,
-        out_indices=(3,),
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=320,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
-)
-
+_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py', '../../_base_/imagenet.py']
+model = dict(backbone=dict(type='mmdense.GroupMixFormer', final_norm=True, out_indices=(3,)))
 optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=5.0))
-
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=20, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=5e-6, by_epoch=True, begin=20, end=300),
 ]
-
 sync_bn = 'torch'
 auto_scale_lr = dict(base_batch_size=512)

@@ -6,25 +6,13 @@ image is made gray, solarized or blurred, then its colors are jittered by 0.3, a
 times; mixup 0.2, cutmix 0.2, label smoothing 0.1.
 """
 
-_base_ = [
-    'mmpretrain::_base_/datasets/imagenet_bs64_deit3_224.py',
-    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
-    'mmpretrain::_base_/default_runtime.py',
-]
-
+_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_deit3_224.py', '../../_base_/imagenet.py']
 model = dict(
-    type='ImageClassifier',
     backbone=dict(type='mmdense.MSFViT', arch='small', out_type='avg_featmap'),
     neck=None,
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=384,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    ),
+    head=dict(in_channels=384),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.2), dict(type='CutMix', alpha=0.2)]),
 )
-
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
@@ -52,9 +40,7 @@ train_dataloader = dict(
     sampler=dict(_delete_=True, type='RepeatAugSampler', shuffle=True, num_repeats=3),
     dataset=dict(pipeline=train_pipeline),
 )
-
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
-
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.033, by_epoch=True, end=10, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=10, end=100),
