@@ -10,17 +10,20 @@
 2. **Configs.** mmengine finds ``_base_ = 'mmdet::...'`` through a fixed table from import names to
    distribution names. The maintained OpenMMLab distributions have other names, and third-party
    packages are absent; their import names work as they are, so the table says so.
-3. **Chatter.** The toolboxes say at every import, at level DEBUG but without a logger, that a
-   service of their makers is not installed; mmengine would print that before every result.
+3. **Chatter.** Each toolbox prints, when its data sets are first imported, that a service of its
+   makers is not installed. They are imported here, with that left out, so that it does not come
+   before a tool's result.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
-import logging
+import io
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -43,24 +46,14 @@ def apply() -> None:
         # Mask2Former: on a GPU too, take mmcv's formulation in PyTorch instead of its kernel.
         multi_scale_deform_attn.IS_CUDA_AVAILABLE = False
     mend_config_lookup()
-    drop_debug_prints()
+    import_quietly('mmdet.datasets', 'mmseg.datasets', 'mmpretrain.datasets')
 
 
-def drop_debug_prints() -> None:
-    """Let ``mmengine.logging.print_log`` without a logger print what is above level DEBUG."""
-    import mmengine.logging
-
-    print_log = mmengine.logging.print_log
-    if not hasattr(print_log, 'mended'):
-
-        def print_log_above_debug(
-            msg: object, logger: object = None, level: int = logging.INFO
-        ) -> None:
-            if logger is not None or level > logging.DEBUG:
-                print_log(msg, logger, level)
-
-        print_log_above_debug.mended = True
-        mmengine.logging.print_log = print_log_above_debug
+def import_quietly(*modules: str) -> None:
+    """Import modules without what they print; warnings and errors come through."""
+    with redirect_stdout(io.StringIO()):
+        for module in modules:
+            importlib.import_module(module)
 
 
 def mend_config_lookup() -> None:

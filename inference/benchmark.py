@@ -10,7 +10,8 @@ import copy
 import itertools
 import os
 import statistics
-import time
+import timeit
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import timer
+from tqdm import tqdm
 
 from ..engine.building import build_model
 from ..engine.data import find_num_classes, name_unreadable_files
@@ -204,25 +207,21 @@ def quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def time_once(step: Step, device: torch.device) -> float:
-    """Seconds of one pass."""
-    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda device: None
-    wait(device)
-    start = time.perf_counter()
-    step()
-    wait(device)
-    return time.perf_counter() - start
-
-
 def measure(
     steps: list[Step], batch_size: int, device: torch.device, warmup: int, rounds: int
 ) -> Iterator[list[Timing]]:
     """Warm every step up, take its memory, then time all of them in turn, round by round.
 
+    The clock is PyTorch's, which waits for the GPU. PyTorch's own ``Timer`` does not serve: it runs
+    a step twice before every pass that it times.
+
     Yields:
         The timings so far, in the order of ``steps``: once per pass, for a progress bar.
     """
+    if device.type == 'cuda' and device.index is not None:
+        torch.cuda.set_device(device)  # the one that the clock waits for
     timings = [Timing(batch_size) for _ in steps]
+    clocks = [timeit.Timer(step, timer=timer) for step in steps]
     # Beyond a number of models of one class, PyTorch would run the others eagerly.
     limit = dict(recompile_limit=8 + len(steps), fail_on_recompile_limit_hit=True)
     with torch._dynamo.config.patch(limit):
@@ -233,8 +232,8 @@ def measure(
             timing.peak_bytes = measure_peak(step, device)
             yield timings
         for _ in range(rounds):
-            for step, timing in zip(steps, timings):
-                timing.seconds.append(time_once(step, device))
+            for clock, timing in zip(clocks, timings):
+                timing.seconds.append(clock.timeit(number=1))
                 yield timings
 
 
@@ -249,9 +248,47 @@ def measure_loading(cfg: Config, warmup: int, rounds: int) -> Iterator[list[Timi
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     timing = Timing(cfg.train_dataloader.batch_size, loaded=0)
     for i in range(warmup + rounds):
-        start = time.perf_counter()
+        start = timeit.default_timer()
         batch = next(batches)
         if i >= warmup:
-            timing.seconds.append(time.perf_counter() - start)
+            timing.seconds.append(timeit.default_timer() - start)
             timing.loaded += len(batch['inputs'])
         yield [timing]
+
+
+def measure_all(
+    cases: list[Case],
+    configs: dict[str, tuple[Config, tuple[int, int]]],
+    batch_size: int,
+    device: torch.device,
+    warmup: int,
+    rounds: int,
+) -> dict[Case, Timing]:
+    """Measure cases behind a progress bar: models in turn, then data sets one by one.
+
+    Args:
+        cases: What to measure.
+        configs: The configs of the cases with their image sizes, by name.
+        batch_size: Images per pass of a model.
+        device: Where models run.
+        warmup: Passes, or batches, before.
+        rounds: Passes, or batches, that are timed.
+    """
+    models = [case for case in cases if case.mode != 'data']
+    timings = {}
+    steps = [
+        prepare(case, *configs[case.config], batch_size, device)
+        for case in tqdm(models, 'models', disable=None)
+    ]
+    if steps:
+        passes = measure(steps, batch_size, device, warmup, rounds)
+        timings = dict(zip(models, _last(passes, len(steps) * (warmup + 1 + rounds), 'passes')))
+    for case in cases:
+        if case.mode == 'data':
+            batches = measure_loading(configs[case.config][0], warmup, rounds)
+            (timings[case],) = _last(batches, warmup + rounds, 'batches')
+    return {case: timings[case] for case in cases}
+
+
+def _last(measuring: Iterator[list[Timing]], total: int, unit: str) -> list[Timing]:
+    return deque(tqdm(measuring, unit, total, disable=None), maxlen=1).pop()

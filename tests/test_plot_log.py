@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdense.tools.plot_log import choose_keys, draw, find_logs, join, load_runs, read_rows
+from mmdense.engine.logs import choose_keys, draw, find_logs, join, load_runs, read_rows
 
 
 def train_row(step: int, per_epoch: int | None = 10, **scalars: float) -> dict:
@@ -111,7 +111,7 @@ def test_what_is_drawn():
     runs = [join('first', [train_row(s) for s in range(1, 31)] + [val_row(3, 0.5)])]
     runs.append(join('second', [train_row(s) for s in range(1, 6)]))
     assert choose_keys(runs, None) == ['loss', 'mIoU']
-    figure = draw(runs, ['loss', 'lr', 'mIoU'], smooth=3)
+    figure = draw(runs, ['loss', 'lr', 'mIoU'], width=3)
     loss, lr, metric, empty = figure.axes
     assert [panel.get_ylabel() for panel in (loss, lr, metric)] == ['loss', 'lr', 'mIoU']
     assert [panel.get_xlabel() for panel in (loss, metric)] == ['iteration', 'epoch']

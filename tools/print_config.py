@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     target = parser.add_mutually_exclusive_group()
     target.add_argument('--out', type=Path, help='write it to this .py file instead')
     target.add_argument(
-        '--diff', metavar='OTHER_CONFIG', help='print only what is different in another config'
+        '--diff', metavar='OTHER_CONFIG', help='print what is different in another config'
     )
     return parser.parse_args()
 
@@ -41,48 +41,20 @@ def write(cfg: Config, path: Path) -> None:
         raise UserError(f"--out '{path}': name a .py file")
     text = cfg.pretty_text
     try:
-        changed = compare(cfg, Config.fromstring(text, '.py'))
+        same = Config.fromstring(text, '.py').to_dict() == cfg.to_dict()
     except Exception as error:
         raise UserError(f'this config has no form as a file: {last_line(error)}') from error
-    if changed:
-        raise UserError(f'this config has no form as a file: {changed[0]}')
+    if not same:
+        raise UserError('this config has no form as a file: it would load to another config')
     with replacing(path) as part:
         part.write_text(text)
-
-
-def compare(cfg: Config, other: Config) -> list[str]:
-    """What differs, as ``key: here -> there``."""
-    here, there = flatten(cfg.to_dict()), flatten(other.to_dict())
-    lines = []
-    for key in here | there:
-        values = [repr(side[key]) if key in side else '(absent)' for side in (here, there)]
-        if values[0] != values[1]:
-            lines.append(f'{key}: {values[0]} -> {values[1]}')
-    return lines
-
-
-def flatten(node: object, name: str = '') -> dict[str, object]:
-    """The values below a node by their dotted keys; a list without dicts in it is one value."""
-    if not node or not holds_dict(node):
-        return {name: node}
-    children = node.items() if isinstance(node, dict) else enumerate(node)
-    flat = {}
-    for key, child in children:
-        flat |= flatten(child, f'{name}.{key}' if name else str(key))
-    return flat
-
-
-def holds_dict(node: object) -> bool:
-    """Whether a node is a dict, or a list with one somewhere in it."""
-    return isinstance(node, dict) or (isinstance(node, list | tuple) and any(map(holds_dict, node)))
 
 
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     if args.diff:
-        other = read_config(args.diff)
-        print('\n'.join(compare(cfg, other)) or 'no difference')
+        print(Config.diff(cfg, read_config(args.diff)).strip() or 'no difference')
     elif args.out:
         write(cfg, args.out)
         print(f"written to '{args.out}'")
