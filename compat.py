@@ -1,6 +1,6 @@
 """Makes the installed stack whole: mmcv's operators without a compiler, configs by package name.
 
-``apply()`` runs when ``mmdense`` is imported and does three things, each only where needed.
+``apply()`` runs when ``mmdense`` is imported and does two things, each only where needed.
 
 1. **Operators.** mmcv is often installed as pure Python (no ``mmcv._ext``), and then nothing that
    imports ``mmcv.ops`` starts. The operators that detectors and segmentors reach have compiled
@@ -10,20 +10,14 @@
 2. **Configs.** mmengine finds ``_base_ = 'mmdet::...'`` through a fixed table from import names to
    distribution names. The maintained OpenMMLab distributions have other names, and third-party
    packages are absent; their import names work as they are, so the table says so.
-3. **Chatter.** Each toolbox prints, when its data sets are first imported, that a service of its
-   makers is not installed. They are imported here, with that left out, so that it does not come
-   before a tool's result.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
-import io
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -46,14 +40,6 @@ def apply() -> None:
         # Mask2Former: on a GPU too, take mmcv's formulation in PyTorch instead of its kernel.
         multi_scale_deform_attn.IS_CUDA_AVAILABLE = False
     mend_config_lookup()
-    import_quietly('mmdet.datasets', 'mmseg.datasets', 'mmpretrain.datasets')
-
-
-def import_quietly(*modules: str) -> None:
-    """Import modules without what they print; warnings and errors come through."""
-    with redirect_stdout(io.StringIO()):
-        for module in modules:
-            importlib.import_module(module)
 
 
 def mend_config_lookup() -> None:

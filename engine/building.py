@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import UserError
 from ..serialization.checkpoint import get_classes, get_state_dict, load_file
 from ..serialization.loading import load_whole
-from .data import find_classes, name_unreadable_files
+from .data import find_classes, prepare_loading
 
 
 def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
@@ -101,7 +101,7 @@ def pick_device(device: str | None) -> torch.device:
 def build_runner(cfg: Config) -> Runner:
     """The runner of a complete config, made fit for this machine."""
     CheckpointLoader.register_scheme(('', 'http://', 'https://'), _load_safely, force=True)
-    name_unreadable_files()
+    prepare_loading(cfg)
     if not torch.cuda.is_available():
         use_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

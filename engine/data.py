@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import cv2
@@ -13,6 +16,7 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import UserError
+from .toolboxes import TOOLBOXES
 
 
 def find_datasets(dataset: dict) -> Iterator[dict]:
@@ -33,7 +37,7 @@ def build_dataset(cfg: Config, split: str) -> BaseDataset:
     loader = f'{split}_dataloader'
     if cfg.get(loader) is None:
         raise UserError(f'the config has no {loader}')
-    name_unreadable_files()
+    prepare_loading(cfg)
     try:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             return DATASETS.build(cfg[loader].dataset)
@@ -55,13 +59,14 @@ def build_pipeline(cfg: Config) -> Compose:
     steps = [s for s in dataset.get('pipeline', ()) if 'LoadAnnotations' not in str(s['type'])]
     if not any('LoadImage' in str(step['type']) for step in steps):
         raise UserError('no pipeline of test_dataloader reads a picture from a file')
-    name_unreadable_files()
+    prepare_loading(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return Compose(steps)
 
 
 def find_dataset_meta(cfg: Config) -> dict:
     """What the config's test data say of their classes."""
+    prepare_loading(cfg)
     dataset = next(find_datasets((cfg.get('test_dataloader') or {}).get('dataset', {})))
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
         kind = dataset.get('type', '')
@@ -94,8 +99,14 @@ def find_num_classes(node: object) -> int:
     return next(filter(None, map(find_num_classes, nested)), 0)
 
 
-def name_unreadable_files() -> None:
-    """Let the loading transforms say which file they could not read."""
+def prepare_loading(cfg: Config) -> None:
+    """Import the data sets of a config's toolbox, whose transforms say which file they cannot read.
+
+    What the toolbox prints at that import (a service of its makers is not installed) is left out.
+    """
+    if cfg.get('default_scope') in TOOLBOXES:
+        with redirect_stdout(io.StringIO()):
+            importlib.import_module(f'{cfg.default_scope}.datasets')
     for transform, key in ((LoadImageFromFile, 'img_path'), (LoadAnnotations, 'seg_map_path')):
         if not hasattr(transform.transform, 'names_file'):
             transform.transform = _naming_file(transform.transform, key)

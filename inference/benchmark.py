@@ -29,7 +29,7 @@ from torch.utils.benchmark import timer
 from tqdm import tqdm
 
 from ..engine.building import build_model
-from ..engine.data import find_num_classes, name_unreadable_files
+from ..engine.data import find_num_classes, prepare_loading
 from ..engine.toolboxes import find_toolbox
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -242,7 +242,7 @@ def measure_loading(cfg: Config, warmup: int, rounds: int) -> Iterator[list[Timi
 
     A data set that ends before is begun again.
     """
-    name_unreadable_files()
+    prepare_loading(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         loader = Runner.build_dataloader(cfg.train_dataloader)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
