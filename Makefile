@@ -20,8 +20,9 @@ demo-scratch: env
 zoo: env
 	$(BIN)/python tools/model_zoo.py --measure
 
+# Two workers of one thread each.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

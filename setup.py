@@ -84,6 +84,14 @@ setup(
     extras_require={
         'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'demo': ['scikit-learn>=1.4', 'scikit-image>=0.22'],
-        'test': ['pytest>=8', 'ruff>=0.8', 'scikit-learn>=1.4', 'scikit-image>=0.22'],
+        'test': [
+            'pytest>=8',
+            'pytest-cov>=6',
+            'pytest-xdist>=3.6',
+            'import-linter>=2.1',
+            'ruff>=0.8',
+            'scikit-learn>=1.4',
+            'scikit-image>=0.22',
+        ],
     },
 )

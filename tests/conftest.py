@@ -1,21 +1,52 @@
-"""Set-up of every test: the package, two threads, the golden data, the tools."""
+"""Set-up of every test: the package, threads, the golden data, digit scenes, the tools."""
 
+import contextlib
+import functools
+import io
 import json
+import os
+import random
 import runpy
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
-import pytest
-import torch
+# Two workers share two cores; what they start inherits this.
+THREADS = 1 if 'PYTEST_XDIST_WORKER' in os.environ else 2
+os.environ['OMP_NUM_THREADS'] = str(THREADS)
 
-import mmdense  # mends the stack before any mm* import of a test
+import mmdense  # noqa: E402  (mends the stack before any mm* import of a test)
 
 GOLDEN = Path(__file__).parent / 'golden'
 TOOLS = Path(mmdense.__file__).parent / 'tools'
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from helpers import DIGIT_CONFIGS, DIGIT_SIZES  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.visualization import Visualizer  # noqa: E402
+
+from mmdense.data.digit_scenes import generate  # noqa: E402
+from mmdense.engine.building import build_model  # noqa: E402
+
 sys.path.insert(0, str(GOLDEN))
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """No test depends on those before it: random numbers, and what mmengine keeps of runs."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer):
+        kept._instance_dict.clear()
 
 
 class Golden:
@@ -56,22 +87,90 @@ class Golden:
 
 
 @pytest.fixture(scope='session')
-def golden():
+def golden() -> type[Golden]:
     return Golden
 
 
-@pytest.fixture
-def run_tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+# The smallest variant of each family that was published; names of the golden data.
+SMALLEST = {
+    'paca': 'pacavit_tiny_p2cconv_100_0',
+    'groupmixformer': 'groupmixformer_miny',
+    'fcvit': 'fcvit_tiny',
+    'msf': 'SimpleViTS_msf-g2',
+}
+
+
+@pytest.fixture(scope='session')
+def smallest() -> Callable[[str], tuple[Golden, dict[str, torch.Tensor]]]:
+    """By family: the reference of its smallest variant and the published state dict."""
+
+    @functools.cache
+    def load(family: str) -> tuple[Golden, dict[str, torch.Tensor]]:
+        ref = Golden(SMALLEST[family])
+        return ref, ref.state(torch.float32)
+
+    return lambda family: (load(family)[0], dict(load(family)[1]))
+
+
+@pytest.fixture(scope='session')
+def run_tool() -> Callable[..., tuple[int, str, str]]:
     """Runs a script of tools/ in this process: exit code, what it printed, what it complained."""
 
     def run(name: str, *args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        code = 0
-        try:
-            runpy.run_path(str(TOOLS / name), run_name='__main__')
-        except SystemExit as error:  # Python prints a text and exits with 1
-            code, text = (1, f'{error}\n') if isinstance(error.code, str) else (error.code, '')
-            print(text, end='', file=sys.stderr)
-        return code, *capsys.readouterr()
+        code, out, err = 0, io.StringIO(), io.StringIO()
+        with (
+            mock.patch.object(sys, 'argv', [name, *map(str, args)]),
+            mock.patch.dict(os.environ),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                runpy.run_path(str(TOOLS / name), run_name='__main__')
+            except SystemExit as error:  # Python prints a text and exits with 1
+                code, text = (1, f'{error}\n') if isinstance(error.code, str) else (error.code, '')
+                err.write(text)
+        return code, out.getvalue(), err.getvalue()
 
     return run
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digit scenes, a few, where the configs of the demo look for them from this folder."""
+    folder = tmp_path_factory.mktemp('digits')
+    generate(folder / 'data' / 'digit_scenes', DIGIT_SIZES, seed=0)
+    return folder
+
+
+@pytest.fixture
+def place(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder, with digit scenes of its own; it runs in there."""
+    shutil.copytree(digits / 'data', tmp_path / 'data')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pictures(digits: Path, tmp_path: Path) -> Path:
+    """A folder with six scenes in two folders below it."""
+    for path in (digits / 'data' / 'digit_scenes' / 'images').glob('*/00000[0-2].png'):
+        target = tmp_path / 'pictures' / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    return tmp_path / 'pictures'
+
+
+@pytest.fixture(scope='session')
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By toolbox: a checkpoint of the demo's model with random weights."""
+
+    @functools.cache
+    def save(scope: str) -> Path:
+        torch.manual_seed(0)
+        model = build_model(Config.fromfile(DIGIT_CONFIGS[scope]))
+        model.backbone.init_weights()
+        path = tmp_path_factory.mktemp('untrained') / f'{scope}.pth'
+        torch.save(dict(state_dict=model.state_dict()), path)
+        return path
+
+    return save

@@ -1,13 +1,22 @@
 """What several tests share."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+import mmdense
+from mmdense.backbones.base import BaseBackbone
+from mmdense.data.digit_scenes import Sizes
 from mmdense.families import FAMILIES
+
+ROOT = Path(mmdense.__file__).parent
+CONFIGS = ROOT / 'configs'
+FAMILY = {family.name: family for family in FAMILIES}
 
 # The families' small networks, by name: what MODELS.build takes.
 TINY = {
@@ -15,14 +24,37 @@ TINY = {
     for family in FAMILIES
     for name, options in family.tiny.items()
 }
+# One of each family, the plainest.
+PLAINEST = [next(iter(family.tiny)) for family in FAMILIES]
+# Settings of a PaCa-ViT as small as can be.
+SMALLEST_PACA = dict(embed_dims=[8] * 4, num_heads=[1] * 4, depths=[1] * 4, mlp_ratios=[1] * 4)
+
+# The digit scenes of the fixture ``digits``, and the configs of the demo, by toolbox.
+DIGIT_SIZES = {'train': Sizes(scenes=8, crops=20), 'val': Sizes(scenes=4, crops=30)}
+DIGIT_CONFIGS = {
+    'mmpretrain': CONFIGS / 'digits' / 'paca_digits.py',
+    'mmdet': CONFIGS / 'digits' / 'mask_rcnn_paca_digits.py',
+    'mmseg': CONFIGS / 'digits' / 'upernet_paca_digits.py',
+}
 
 
-def build(name: str, **kwargs: object) -> nn.Module:
+def build(name: str, **kwargs: object) -> BaseBackbone:
     """A network of ``TINY``, with options that replace its own; always the same weights."""
     torch.manual_seed(0)
     model = MODELS.build({**TINY[name], **kwargs})
     model.init_weights()
     return model
+
+
+def build_in(scope: str, cfg: dict) -> nn.Module:
+    """A model of a toolbox, from the ``model`` of a config, in eval mode."""
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(cfg).eval()
+
+
+def load_config(name: str) -> Config:
+    """A config by its path below ``configs/``, without suffix."""
+    return Config.fromfile(CONFIGS / f'{name}.py')
 
 
 def check_gradients(
@@ -40,3 +72,12 @@ def check_gradients(
             numeric = (values[0] - values[1]) / (2 * step)
             analytic = (grad * direction).sum().item()
             assert numeric == pytest.approx(analytic, rel=1e-4, abs=1e-5), key
+
+
+def check_fails(result: tuple[int, str, str], *messages: str) -> None:
+    """What a tool answers to bad input: exit code 1, one line of error, which says all of this."""
+    code, _, err = result
+    lines = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert code == 1 and len(lines) == 1 and 'Traceback' not in err, err
+    for message in messages:
+        assert message in lines[0]

@@ -3,22 +3,17 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from mmengine.config import Config
+from helpers import CONFIGS, check_fails, load_config
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import mmdense
 from mmdense.backbones.msf import Attention
-from mmdense.files import config_root
 from mmdense.inference.flops import measure
-
-ROOT = Path(mmdense.__file__).parent
 
 # The authors' code at 224 x 224, in 1e9: convolutions, linear layers and every matrix product.
 MACS = {
@@ -51,13 +46,9 @@ MACS = {
 }
 
 
-def load(name: str) -> Config:
-    return Config.fromfile(config_root() / f'{name}.py')
-
-
 @pytest.mark.parametrize('name', MACS)
 def test_classifiers(name):
-    found = measure(load(f'{name}_in1k'), (224, 224))
+    found = measure(load_config(f'{name}_in1k'), (224, 224))
     assert found.macs / 1e9 == pytest.approx(MACS[name], rel=1e-3, abs=6e-4)
     assert sum(part.macs for part in found.parts.values()) == found.macs
     assert sum(part.params for part in found.parts.values()) == found.params
@@ -65,7 +56,7 @@ def test_classifiers(name):
 
 def published(data: str) -> dict[str, float]:
     """Config -> published FLOPs in 1e9, of PaCa-ViT's table."""
-    entries = yaml.safe_load((config_root() / 'paca' / 'metafile.yml').read_text())['Models']
+    entries = yaml.safe_load((CONFIGS / 'paca' / 'metafile.yml').read_text())['Models']
     return {
         entry['Config'].removeprefix('configs/').removesuffix('.py'): float(
             entry['Published']['FLOPs'].split()[0]
@@ -77,25 +68,24 @@ def published(data: str) -> dict[str, float]:
 
 @pytest.mark.parametrize('name, flops', published('COCO').items())
 def test_detectors_as_published(name, flops):
-    found = measure(load(name), (800, 1280))
+    found = measure(load_config(name), (800, 1280))
     assert found.original.flops == pytest.approx(flops, rel=0.01)
 
 
 @pytest.mark.parametrize('name, flops', published('ADE20K').items())
 def test_segmentors_as_published(name, flops):
-    found = measure(load(name), (512, 512))
+    found = measure(load_config(name), (512, 512))
     assert found.original.flops == pytest.approx(flops, rel=0.01)
 
 
 def test_published_conventions():
-    found = measure(load('groupmixformer/groupmixformer_t_in1k'), (224, 224)).original
-    assert found['flops'] == pytest.approx(3.72, abs=0.005)
-    assert measure(load('fcvit/fcvit_b48_in1k'), (224, 224)).original.params == pytest.approx(
-        49.1, abs=0.05
-    )
+    found = measure(load_config('groupmixformer/groupmixformer_t_in1k'), (224, 224)).original
+    assert found.flops == pytest.approx(3.72, abs=0.005)
+    found = measure(load_config('fcvit/fcvit_b48_in1k'), (224, 224)).original
+    assert found.params == pytest.approx(49.1, abs=0.05)
     for name, params in (('msf_s', 23.68), ('msf_s_g2', 20.14), ('msf_s_orig', 21.91)):
-        found = measure(load(f'msf/{name}_in1k'), (224, 224)).original
-        assert found['params'] == pytest.approx(params, abs=0.005)
+        found = measure(load_config(f'msf/{name}_in1k'), (224, 224)).original
+        assert found.params == pytest.approx(params, abs=0.005)
 
 
 def test_counter_closed_form_and_meta_agree():
@@ -118,7 +108,7 @@ class TestTool:
         return partial(run_tool, 'get_flops.py')
 
     def test_json(self, run):
-        config = str(config_root() / 'paca' / 'paca_t_in1k.py')
+        config = str(CONFIGS / 'paca' / 'paca_t_in1k.py')
         code, out, _ = run(config, '--json', '--convention', 'original')
         found = json.loads(out)
         assert code == 0 and found['shape'] == [224, 224]
@@ -129,14 +119,14 @@ class TestTool:
         assert found['original'].keys() == {'params', 'flops'} and found['activations'] > 1e7
 
     def test_table(self, run):
-        config = str(config_root() / 'paca' / 'mask_rcnn_paca_t_1x.py')
+        config = str(CONFIGS / 'paca' / 'mask_rcnn_paca_t_1x.py')
         code, out, _ = run(config, '--shape', '256', '320')
         assert code == 0
         for text in ('backbone', 'neck', 'rpn_head', 'roi_head', '256 x 320', '1000 regions'):
             assert text in out
 
     def test_modules(self, run):
-        config = str(config_root() / 'fcvit' / 'fcvit_tiny_in1k.py')
+        config = str(CONFIGS / 'fcvit' / 'fcvit_tiny_in1k.py')
         _, out, _ = run(config, '--json', '--by-module')
         modules = json.loads(out)['modules']
         assert (
@@ -147,14 +137,15 @@ class TestTool:
         'args, message',
         [
             (('nothing.py',), 'does not exist'),
-            ((str(ROOT / 'configs/_base_/ema.py'),), 'no config of a classifier'),
-            ((str(ROOT / 'configs/paca/paca_t_in1k.py'), '--shape', '8'), 'at least 32'),
+            ((str(CONFIGS / '_base_/ema.py'),), 'no config of a classifier'),
+            ((str(CONFIGS / 'paca/paca_t_in1k.py'), '--shape', '8'), 'at least 32'),
             (
-                (str(ROOT / 'configs/paca/paca_t_in1k.py'), '--shape', '64', '64', '64'),
+                (str(CONFIGS / 'paca/paca_t_in1k.py'), '--shape', '64', '64', '64'),
                 'one or two',
             ),
         ],
     )
     def test_bad_input(self, run, args, message):
-        code, out, err = run(*args)
-        assert code == 1 and message in err and err.count('\n') == 1 and not out
+        result = run(*args)
+        check_fails(result, message)
+        assert not result[1]

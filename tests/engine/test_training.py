@@ -5,23 +5,20 @@ blocks per stage; the digit scenes stand in for COCO, ADE20K and ImageNet.
 """
 
 import copy
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import DIGIT_CONFIGS, load_config
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-import mmdense
-from mmdense.data.digit_scenes import Sizes, generate
 from mmdense.engine import building, training
 
-ROOT = Path(mmdense.__file__).parent
-SIZES = {'train': Sizes(scenes=4, crops=8), 'val': Sizes(scenes=2, crops=4)}
+SIZES = (('paca', 's'), ('groupmixformer', 's'), ('fcvit', 'b12'), ('msf', 's'))
 CONFIGS = [
     f'{family}/{name}'
-    for family, size in (('paca', 's'), ('groupmixformer', 's'), ('fcvit', 'b12'), ('msf', 's'))
+    for family, size in SIZES
     for name in (
         f'{family}_{size}_in1k',
         f'mask_rcnn_{family}_{size}_1x',
@@ -33,33 +30,22 @@ CONFIGS = [
         f'mask2former_{family}_{size}_160k',
     )
 ]
-DIGITS = {
-    'mmpretrain': 'paca_digits',
-    'mmdet': 'mask_rcnn_paca_digits',
-    'mmseg': 'upernet_paca_digits',
-}
 NUM_CLASSES = {'mmpretrain': 10, 'mmdet': 10, 'mmseg': 11}
-
-
-@pytest.fixture(scope='module')
-def place(tmp_path_factory) -> Path:
-    """A folder with a few digit scenes where the configs look for them."""
-    folder = tmp_path_factory.mktemp('place')
-    generate(folder / 'data' / 'digit_scenes', SIZES, seed=0)
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+NUM_IMAGES = {'mmpretrain': (8, 4), 'mmdet': (4, 2), 'mmseg': (4, 2)}  # to train and evaluate on
 
 
 def load(name: str) -> Config:
     """The config, shallow, on the digit scenes, for two short epochs or iterations."""
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    digits = Config.fromfile(ROOT / 'configs' / 'digits' / f'{DIGITS[cfg.default_scope]}.py')
+    cfg = load_config(name)
+    digits = Config.fromfile(DIGIT_CONFIGS[cfg.default_scope])
     for key in ('val_dataloader', 'val_evaluator', 'test_dataloader', 'test_evaluator'):
         cfg[key] = digits[key]
     cfg.train_dataloader.dataset = digits.train_dataloader.dataset
     cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    train, val = NUM_IMAGES[cfg.default_scope]
+    for loader, number in zip(loaders, (train, val, val)):
+        loader.dataset.indices = number
     if 'retinanet' in name:
         cfg.val_evaluator.metric = 'bbox'
         cfg.model.test_cfg.score_thr = 0.0  # an untrained one is sure of nothing
@@ -100,8 +86,6 @@ def set_num_classes(node: object, number: int) -> None:
 
 
 def make_shallow(backbone: dict) -> None:
-    from mmengine.registry import MODELS
-
     arch = MODELS.get(backbone['type']).get_arch(backbone['arch'])
     if 'depths' in arch:
         arch['depths'] = (1, 1, 2, 1)
@@ -112,7 +96,6 @@ def make_shallow(backbone: dict) -> None:
     backbone['arch'] = arch
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains_evaluates_saves_and_resumes(name, place):
     cfg = load(name)
@@ -139,8 +122,8 @@ def test_trains_evaluates_saves_and_resumes(name, place):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_own_training_pipeline_runs(name, place):
     """The augmentation of the recipe, on a digit scene."""
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    digits = Config.fromfile(ROOT / 'configs' / 'digits' / f'{DIGITS[cfg.default_scope]}.py')
+    cfg = load_config(name)
+    digits = Config.fromfile(DIGIT_CONFIGS[cfg.default_scope])
     dataset = digits.train_dataloader.dataset
     if cfg.default_scope == 'mmseg':
         dataset.reduce_zero_label = True  # as on ADE20K

@@ -5,17 +5,17 @@ the authors' code gave. Run in both precisions: a wrong epsilon or an approximat
 float32 and fails in float64.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
+from helpers import CONFIGS, FAMILY, build_in
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmdense.backbones.msf import GroupedLinear, sincos_position
-from mmdense.families import FAMILIES
-from mmdense.files import config_root
 from mmdense.serialization.conversion import convert, restore
 
 # Published name -> the config that the conversion must find for it.
@@ -42,15 +42,13 @@ VARIANTS = {
     'SimpleViTS_msf': 'msf/msf_s_in1k.py',
     'SimpleViTS_msf-g2': 'msf/msf_s_g2_in1k.py',
 }
-FAMILY = {family.name: family for family in FAMILIES}
 (PACA_HEAD,) = FAMILY['paca'].head_naming
 DTYPES = [torch.float32, torch.float64]
 MSF_POSITIONS = 2e-6  # the published position table is float32 in every precision
 
 
 def build(cfg: dict) -> torch.nn.Module:
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(cfg).eval()
+    return build_in('mmpretrain', cfg)
 
 
 def count(model: torch.nn.Module) -> int:
@@ -82,24 +80,39 @@ def check_map(ref, name: str, spec: dict, got: torch.Tensor) -> None:
         assert_near(got[:, :: spec['channel_step']], want, float32_tolerance(spec))
 
 
+class Variant(NamedTuple):
+    """The reference of a variant, its config, its published weights, and these converted."""
+
+    ref: object
+    cfg: Config
+    published: dict
+    state: dict
+
+
 @pytest.fixture(scope='module', params=VARIANTS)
 def variant(request, golden):
-    """The reference, its config, and its weights converted."""
     ref = golden(request.param)
-    conversion = convert(ref.state(torch.float32))
-    path = config_root() / VARIANTS[request.param]
+    published = ref.state(torch.float32)
+    conversion = convert(published)
     assert conversion.variant.config == f'configs/{VARIANTS[request.param]}'
-    return ref, Config.fromfile(path), conversion.state_dict
+    cfg = Config.fromfile(CONFIGS / VARIANTS[request.param])
+    return Variant(ref, cfg, published, conversion.state_dict)
+
+
+@pytest.fixture(scope='module')
+def classifier(variant):
+    model = build(variant.cfg.model)
+    assert count(model) == variant.ref.manifest['num_params']
+    model.load_state_dict(variant.state, strict=True)
+    return model
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_logits(variant, dtype):
-    ref, cfg, state = variant
-    model = build(cfg.model)
-    assert count(model) == ref.manifest['num_params']
-    model.load_state_dict(state, strict=True)
+def test_logits(variant, classifier, dtype):
+    """Float32 weights in both precisions: the model goes from one to the other without loss."""
+    ref = variant.ref
     spec = ref.manifest['classification']
-    logits = run(model.to(dtype), ref.image(spec['input'], dtype), mode='tensor')
+    logits = run(classifier.to(dtype), ref.image(spec['input'], dtype), mode='tensor')
     if dtype == torch.float64:
         atol = MSF_POSITIONS if 'tokens' in spec else 1e-8
         assert_near(logits, ref.vectors['logits_f64'], atol)
@@ -107,11 +120,11 @@ def test_logits(variant, dtype):
         assert_near(logits, ref.vectors['logits'], float32_tolerance(spec))
 
 
-@pytest.mark.parametrize('dtype', DTYPES, ids=str)
-@pytest.mark.parametrize('form', ['feature', 'segmentation_feature'])
-def test_maps(variant, form, dtype, golden):
-    """The dense form; for PaCa-ViT also with the segmentors' number of clusters."""
-    ref, cfg, _ = variant
+@pytest.fixture(scope='module', params=['feature', 'segmentation_feature'])
+def dense(request, variant):
+    """The name of a dense form, and the backbone in it."""
+    form = request.param
+    ref, cfg = variant.ref, variant.cfg
     if form not in ref.manifest:
         pytest.skip('not recorded for this model')
     spec = ref.manifest[form]
@@ -122,17 +135,29 @@ def test_maps(variant, form, dtype, golden):
     model = build({**cfg.model.backbone, 'out_indices': (0, 1, 2, 3), **options})
     assert count(model) == spec['num_params']
 
-    published = ref.state(torch.float32, shapes)
+    published = dict(variant.published)
+    for key, _, kind in ref.manifest['state']:
+        if key in shapes:
+            published[key] = ref.weight(key, shapes[key], kind)
     for entry in spec['keys']['only_in_classification']:
         del published[entry]
     for key, shape, kind in spec['keys']['only_in_feature']:
         published[key] = ref.weight(key, shape, kind)
-    dense = {f'backbone.{key}': value for key, value in published.items()}
-    conversion = convert(dense)
+    conversion = convert({f'backbone.{key}': value for key, value in published.items()})
     converted = conversion.state_dict
     if 'same_network_as' not in spec and form == 'feature':
         assert conversion.variant.config == f'configs/{VARIANTS[ref.manifest["name"]]}'
-    model.load_state_dict({k.removeprefix('backbone.'): v for k, v in converted.items()})
+    converted = {k.removeprefix('backbone.'): v for k, v in converted.items()}
+    model.load_state_dict(converted, strict=True)
+    return form, model
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_maps(variant, dense, dtype, golden):
+    """The dense form; for PaCa-ViT also with the segmentors' number of clusters."""
+    form, model = dense
+    ref = variant.ref
+    spec = ref.manifest[form]
     model.to(dtype)
     if 'same_network_as' in spec:
         ref = golden(spec['same_network_as'])
@@ -146,7 +171,7 @@ def test_maps(variant, form, dtype, golden):
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 def test_tokens(variant, dtype):
     """What leaves the transformer, before pooling: MSF has no published dense form."""
-    ref, cfg, state = variant
+    ref, cfg, _, state = variant
     spec = ref.manifest['classification']
     if 'tokens' not in spec:
         pytest.skip('not recorded for this model')
@@ -165,24 +190,20 @@ def test_tokens(variant, dtype):
         assert_near(tokens[:, ::7], ref.vectors['tokens'], tolerance)
 
 
-def test_drop_path_rates(variant):
+def test_drop_path_rates(variant, classifier):
     """Stochastic depth is invisible in evaluation: the rate of each block is compared."""
-    ref, cfg, _ = variant
-    published = ref.manifest['settings']['drop_path']
+    published = variant.ref.manifest['settings']['drop_path']
     if not published:
         pytest.skip('not recorded for this model')
-    model = build(cfg.model)
-    rates = [block.drop_path.drop_prob for s in model.backbone.stages for block in s.blocks]
+    rates = [block.drop_path.drop_prob for s in classifier.backbone.stages for block in s.blocks]
     assert sorted(set(published.values())) == pytest.approx([rate for rate in rates if rate])
 
 
 def test_conversion_goes_both_ways(variant):
-    ref, _, state = variant
-    published = ref.state(torch.float32)
-    family = VARIANTS[ref.manifest['name']].split('/')[0]
-    restored = restore(state, FAMILY[family])
-    assert restored.keys() == published.keys()
-    assert all(torch.equal(restored[key], value) for key, value in published.items())
+    family = VARIANTS[variant.ref.manifest['name']].split('/')[0]
+    restored = restore(variant.state, FAMILY[family])
+    assert restored.keys() == variant.published.keys()
+    assert all(torch.equal(restored[key], value) for key, value in variant.published.items())
 
 
 # PaCa's head

@@ -1,0 +1,17 @@
+"""Mixed precision on the CPU."""
+
+import torch
+
+from mmdense.registry import OPTIM_WRAPPERS
+
+
+def test_cpu_amp_runs_in_bfloat16():
+    layer = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    wrapper = OPTIM_WRAPPERS.build(dict(type='CPUAmpOptimWrapper', optimizer=optimizer))
+    with wrapper.optim_context(layer):
+        out = layer(torch.ones(2, 4))
+    assert out.dtype == torch.bfloat16
+    before = layer.weight.clone()
+    wrapper.update_params(out.float().square().mean())
+    assert layer.weight.dtype == torch.float32 and not torch.equal(layer.weight, before)

@@ -1,0 +1,72 @@
+"""Checkpoint files and addresses are read without running what is in them."""
+
+import functools
+import pickle
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmdense.errors import UserError
+from mmdense.serialization.checkpoint import load_file
+
+STATE = {'a.weight': torch.ones(30, 4), 'a.bias': torch.arange(30.0)}
+
+
+class Harmful:
+    def __reduce__(self):
+        return (pytest.fail, ('a pickle was executed',))
+
+
+def test_pickles_are_not_executed(tmp_path):
+    path = tmp_path / 'harmful.pth'
+    path.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
+    torch.save(dict(state_dict={}, args=Harmful()), path)
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
+
+
+def test_missing_and_truncated_files(tmp_path):
+    with pytest.raises(UserError, match='does not exist'):
+        load_file(tmp_path / 'nothing.pth')
+    path = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=STATE), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match='cannot be read'):
+        load_file(path)
+
+
+def test_other_addresses_are_refused():
+    with pytest.raises(UserError, match='only files and http'):
+        load_file('s3://bucket/model.pth')
+
+
+@pytest.mark.parametrize('kind', ['pth', 'safetensors'])
+def test_addresses(tmp_path, monkeypatch, kind):
+    """Files behind http, here of this machine, are read as safely as local ones."""
+    (tmp_path / 'served').mkdir()
+    if kind == 'pth':
+        torch.save(STATE, tmp_path / 'served' / 'model.pth')
+        torch.save(dict(state_dict={}, args=Harmful()), tmp_path / 'served' / 'harmful.pth')
+    else:
+        save_file(STATE, tmp_path / 'served' / 'model.safetensors')
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'served'))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f'http://127.0.0.1:{server.server_port}'
+        read = load_file(f'{address}/model.{kind}')
+        assert read.keys() == STATE.keys()
+        assert all(torch.equal(read[key], value) for key, value in STATE.items())
+        with pytest.raises(UserError, match=f'none.{kind}. cannot be read'):
+            load_file(f'{address}/none.{kind}')
+        if kind == 'pth':
+            with pytest.raises(UserError, match='cannot be read'):
+                load_file(f'{address}/harmful.pth')
+    finally:
+        server.shutdown()
