@@ -61,7 +61,7 @@ def test_teacher_gives_padding_no_weight():
         seen = {}
         for i, stage in enumerate(model.stages):
             stage.blocks[0].attn.register_forward_hook(
-                lambda module, args, out, i=i: seen.update({i: args[2]})
+                lambda module, args, out, i=i, seen=seen: seen.update({i: args[2]})
             )
         with torch.no_grad():
             model(image)
