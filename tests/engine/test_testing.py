@@ -164,7 +164,7 @@ def test_label_maps_are_mirrored_back(picture):
     head = dict(type='FCNHead', in_channels=32, in_index=3, channels=8, num_convs=1, num_classes=5)
     cfg.model.backbone, cfg.model.decode_head = dict(TINY['MSFViT']), head
     cfg.model.pop('auxiliary_head')
-    plain = cfg.model.to_dict()
+    plain = deepcopy(cfg.model)
     enable_tta(cfg)
     batch = make_views(cfg, picture)
     torch.manual_seed(0)
