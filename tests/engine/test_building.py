@@ -158,7 +158,7 @@ def test_what_a_builder_cannot_call_is_told_and_what_fails_inside_passes(kind):
 
 @pytest.mark.parametrize('kind', [AssertionError, ValueError])
 def test_what_a_constructor_refuses_is_told(kind):
-    with pytest.raises(UserError, match='^it cannot: two words$'):
+    with pytest.raises(UserError, match=r'^it cannot: two words$'):
         with told_in_one_line('it cannot'):
             look_up_deep_inside(kind('two\nwords'))
 

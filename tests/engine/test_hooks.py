@@ -68,7 +68,7 @@ def test_it_gives_up_after_the_number_asked_for():
 
 
 def test_a_pipeline_that_drops_all_is_told_from_data_without_annotations():
-    with pytest.raises(UserError, match='pipeline drops every instance: none .* 2 annotated'):
+    with pytest.raises(UserError, match=r'pipeline drops every instance: none .* 2 annotated'):
         check(Detections(DROPPED, ([], 0), DROPPED))
     with pytest.raises(UserError, match='none of the 3 training images has an annotation'):
         check(Detections(([], 0), (IGNORED, 0), ([], 0)))

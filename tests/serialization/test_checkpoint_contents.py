@@ -148,9 +148,9 @@ def test_what_is_no_weight_is_left_out():
 def test_nothing_to_pick():
     with pytest.raises(UserError, match='it holds a list, no dict of tensors'):
         pick_weights([])
-    with pytest.raises(UserError, match='it holds no weights, but epoch$'):
+    with pytest.raises(UserError, match=r'it holds no weights, but epoch$'):
         pick_weights(dict(epoch=1))
-    with pytest.raises(UserError, match='; --ema reads the averaged weights$'):
+    with pytest.raises(UserError, match=r'; --ema reads the averaged weights$'):
         pick_weights(dict(model_ema=AVERAGE))
 
 
