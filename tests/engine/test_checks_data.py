@@ -142,6 +142,21 @@ def test_what_a_checkpoint_has_beside_the_model_is_no_matter():
     assert torch.equal(model.head.bias, more['state_dict']['head.bias'])
 
 
+def test_a_model_without_a_backbone_is_compared_as_a_whole():
+    check_fit(nn.Linear(2, 3), nn.Linear(2, 3).state_dict(), 'a.pth', whole_model=False)
+    with pytest.raises(UserError, match='2 of another shape'):
+        check_fit(nn.Linear(2, 3), nn.Linear(2, 4).state_dict(), 'a.pth', whole_model=False)
+
+
+@pytest.mark.parametrize('whole_model', [False, True])
+def test_a_wrapped_model_has_the_names_of_its_model(whole_model):
+    wrapped = nn.Module()
+    wrapped.module = Model()
+    check_fit(wrapped, state_of(), 'a.pth', whole_model)
+    with pytest.raises(UserError, match='2 of another shape'):
+        check_fit(wrapped, state_of(3, 5), 'a.pth', whole_model)
+
+
 def test_a_head_alone_is_no_backbone():
     heads = {k: v for k, v in state_of()['state_dict'].items() if k.startswith('head.')}
     with pytest.raises(UserError, match='2 missing'):

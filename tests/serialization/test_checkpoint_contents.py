@@ -199,6 +199,7 @@ def test_mismatches_by_kind_in_one_line():
         'of 9 tensors, 4 missing (a, b, c, ...), 3 unexpected (e, f, g)'
     )
     assert describe_mismatch(find_mismatch(own, own), 3) == ''
+    assert find_mismatch(own, own | shapes(b=(2, 4)))['of another shape']
 
 
 def test_first_names_by_number():
