@@ -104,7 +104,10 @@ def draw_sample(
         visualizer.add_datasample('', picture, sample, **which, with_labels=False)
         name_regions(visualizer, sample.get(labels).data[0].numpy())
     else:
-        visualizer.add_datasample('', picture, sample, **which, pred_score_thr=score_thr)
+        if predicted:  # the toolbox would leave out what is just at the threshold
+            found = sample.pred_instances
+            sample.pred_instances = found[found.scores >= score_thr]
+        visualizer.add_datasample('', picture, sample, **which, pred_score_thr=-1)
     return visualizer.get_image()
 
 
