@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.export import Dim
@@ -205,3 +206,33 @@ def find_error(module: Exported, run: Callable[[Tensor], Outputs], image: Tensor
         float(np.abs(found - t.numpy()).max() / t.abs().max())
         for found, t in zip(run(image), expected, strict=True)
     )
+
+
+def write_and_compare(
+    module: Exported, in_channels: int, path: Path, meta: dict
+) -> dict[tuple[int, int, int], float]:
+    """Write the file that its suffix asks for, and run it: its error by (batch, height, width).
+
+    Arguments as :func:`export_onnx`.
+    """
+    write, read = FORMATS[path.suffix]
+    write(module, in_channels, path, meta)
+    run = read(path)
+    return {size: find_error(module, run, make_image(in_channels, *size)) for size in CHECKED}
+
+
+def get_meta(cfg: Config, model: nn.Module) -> dict[str, str]:
+    """What a user of the file must know: how to normalize an image, and the classes' names."""
+    prepare = model.data_preprocessor
+    meta = dict(
+        config=cfg.filename, torch=torch.__version__, classes=list(model.dataset_meta['classes'])
+    )
+    for name in ('mean', 'std'):
+        if hasattr(prepare, name):
+            meta[name] = getattr(prepare, name).flatten().tolist()
+    settings = {**cfg.get('data_preprocessor', {}), **(cfg.model.get('data_preprocessor') or {})}
+    rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
+    meta['channels'] = 'RGB' if rgb else 'BGR'
+    return {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in meta.items()
+    }

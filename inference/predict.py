@@ -6,8 +6,11 @@ it, ``describe`` makes JSON of what comes out.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -16,6 +19,7 @@ from torch import nn
 
 from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
+from ..files import replacing
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -88,3 +92,25 @@ def describe(
         score_thr: Instances of a detector below it are left out.
     """
     return find_toolbox(cfg).describe(sample, classes, score_thr)
+
+
+def write_results(
+    out_dir: Path, name: str, content: dict, overlay: np.ndarray, sample: BaseDataElement
+) -> None:
+    """Write what was found in a picture: the overlay, the JSON, of a segmentor the label map.
+
+    Args:
+        out_dir: Of vis/NAME.png, preds/NAME.json and preds/NAME.png.
+        name: A name of :func:`find_images`.
+        content: Of :func:`describe`.
+        overlay: (H, W, 3) RGB.
+        sample: Of :func:`predict`.
+    """
+    with replacing(out_dir / 'vis' / f'{name}.png') as path:
+        cv2.imwrite(str(path), overlay[..., ::-1])
+    if 'pred_sem_seg' in sample:
+        with replacing(out_dir / 'preds' / f'{name}.png') as path:
+            labels = sample.pred_sem_seg.data[0].numpy()
+            cv2.imwrite(str(path), labels.astype('uint8' if labels.max() < 256 else 'uint16'))
+    with replacing(out_dir / 'preds' / f'{name}.json') as path:
+        path.write_text(json.dumps(content))

@@ -39,6 +39,14 @@ def find_watches(model: nn.Module) -> list[tuple[Watch, nn.Module]]:
     return [(w, part) for w in watches for part in model.modules() if isinstance(part, w.module)]
 
 
+def run_parts(model: nn.Module, batch: dict) -> None:
+    """Run the backbone, and a segmentation head if there is something to see in it, on a batch."""
+    features = model.extract_feat(model.data_preprocessor(batch)['inputs'])
+    head = getattr(model, 'decode_head', None)
+    if head is not None and find_watches(head):
+        model.decode_head(features)
+
+
 def look(
     model: nn.Module, run: Callable[[], object], query: Query, kinds: tuple[str, ...]
 ) -> dict[str, list[View]]:

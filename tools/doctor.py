@@ -41,11 +41,8 @@ CONFIGS = {
 STACK = ('torch', 'torchvision', *ONEDL.values(), 'timm', 'numpy')
 OPENCV = ('opencv-python-headless', 'opencv-python')  # both write the folder cv2
 OPTIONAL = ('onnx', 'onnxruntime', 'onnxscript')
-COLLECT = """
-import json
-from mmengine.utils.dl_utils import collect_env
-print(json.dumps(collect_env(), default=str))
-"""
+COLLECT = """import json, mmengine.utils.dl_utils as utils
+print(json.dumps(utils.collect_env(), default=str))"""
 NOT_LISTED = ('numpy_random_seed', 'PyTorch compiling details')  # of what mmengine collects
 PIP = f'{shlex.quote(sys.executable)} -m pip'
 INSTALL = f'{PIP} install --no-cache-dir -e .'  # the cache may hold an mmcv for another torch

@@ -12,13 +12,9 @@ the model.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import nn
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
@@ -27,7 +23,7 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import find_toolbox
 from mmdense.errors import UserError
 from mmdense.files import replacing
-from mmdense.inference.export import CHECKED, FORMATS, Exported, find_error, make_image
+from mmdense.inference.export import FORMATS, Exported, get_meta, write_and_compare
 
 TOLERANCE = 1e-4  # of the largest value of an output
 
@@ -47,23 +43,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def get_meta(cfg: Config, model: nn.Module, args: argparse.Namespace) -> dict[str, str]:
-    """What a user of the file must know: how to normalize an image, and the classes' names."""
-    prepare = model.data_preprocessor
-    meta = dict(
-        config=args.config, torch=torch.__version__, classes=list(model.dataset_meta['classes'])
-    )
-    for name in ('mean', 'std'):
-        if hasattr(prepare, name):
-            meta[name] = getattr(prepare, name).flatten().tolist()
-    settings = {**cfg.get('data_preprocessor', {}), **(cfg.model.get('data_preprocessor') or {})}
-    rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
-    meta['channels'] = 'RGB' if rgb else 'BGR'
-    return {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in meta.items()
-    }
-
-
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -72,16 +51,13 @@ def main() -> None:
     out = Path(args.out)
     if out.suffix not in FORMATS:
         raise UserError(f"'{out}': name a file that ends with {' or '.join(FORMATS)}")
-    write, read = FORMATS[out.suffix]
     model = load_model(cfg, args.checkpoint)
     part = args.part or ('neck' if task == 'detector' else 'model')
     channels = cfg.model.backbone.get('in_channels', 3)
     with replacing(out) as path:
         try:
             module = Exported(model, part).eval()
-            write(module, channels, path, get_meta(cfg, model, args))
-            run = read(path)
-            errors = [find_error(module, run, make_image(channels, *size)) for size in CHECKED]
+            errors = write_and_compare(module, channels, path, get_meta(cfg, model))
         except ImportError as error:
             raise UserError(f"{error}: pip install 'mmdense[export]'") from error
         except Exception as error:  # onnxruntime's have no class of their own
@@ -90,7 +66,7 @@ def main() -> None:
                 cause = cause.__cause__
             reason = str(cause).splitlines()[0]
             raise UserError(f'this {task} cannot be exported: {reason}') from error
-        for (batch, height, width), error in zip(CHECKED, errors):
+        for (batch, height, width), error in errors.items():
             shape = f'{batch} x {channels} x {height} x {width}'
             print(f'{shape}: largest relative error {error:.1e}')
             if not error <= TOLERANCE:

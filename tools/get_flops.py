@@ -10,22 +10,17 @@ Needs no weights and no data. A MAC is one multiplication and one addition: what
 from __future__ import annotations
 
 import argparse
-import json
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.table import Table
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import NUM_MASKS, NUM_PROPOSALS, find_toolbox
+from mmdense.engine.toolboxes import find_toolbox
 from mmdense.errors import UserError, last_line
-from mmdense.inference.flops import Complexity, measure
-
-COUNTER = 'torch.utils.flop_counter (convolutions, linear layers, matrix products)'
+from mmdense.inference.flops import measure
+from mmdense.inference.flops_report import as_json, print_table
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,42 +61,6 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
     return cfg, (shape[0], shape[-1])
 
 
-def as_json(found: Complexity, args: argparse.Namespace) -> str:
-    """One object: ``params``, ``macs``, ``activations``, ``shape``, modules, the counter."""
-    modules = found.modules if args.by_module else found.parts
-    content = dict(
-        config=args.config,
-        params=found.params,
-        macs=found.macs,
-        activations=found.activations,
-        shape=found.shape,
-        modules={name: count._asdict() for name, count in modules.items()},
-        counter=COUNTER,
-        torch=torch.__version__,
-    )
-    if args.convention == 'original':
-        content['original'] = found.original._asdict()
-    return json.dumps(content)
-
-
-def print_table(found: Complexity, args: argparse.Namespace, detector: bool) -> None:
-    """The counts of every part, or module, and how they were counted."""
-    table = Table('', 'parameters', 'MACs', box=None)
-    modules = found.modules if args.by_module else found.parts
-    for name, count in modules.items():
-        table.add_row(name, f'{count.params / 1e6:.3f} M', f'{count.macs / 1e9:.3f} G')
-    table.add_row('all', f'{found.params / 1e6:.3f} M', f'{found.macs / 1e9:.3f} G')
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(table)
-    height, width = found.shape
-    regions = f', {NUM_PROPOSALS} regions and {NUM_MASKS} masks' if detector else ''
-    console.print(f'activations: {found.activations / 1e6:.1f} M')
-    console.print(f'one image of {height} x {width}{regions}; {COUNTER}; torch {torch.__version__}')
-    if args.convention == 'original':
-        params, flops = found.original
-        console.print(f"as the backbone's authors count: {params:.2f} M, {flops:.2f} G")
-
-
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')  # it writes to where the object is printed
@@ -110,10 +69,11 @@ def main() -> None:
         found = measure(cfg, shape)
     except RuntimeError as error:
         raise UserError(f'the model cannot be counted: {last_line(error)}') from error
+    original = args.convention == 'original'
     if args.json:
-        print(as_json(found, args))
+        print(as_json(found, args.config, args.by_module, original))
     else:
-        print_table(found, args, detector=cfg.default_scope == 'mmdet')
+        print_table(found, cfg.default_scope == 'mmdet', args.by_module, original)
 
 
 if __name__ == '__main__':

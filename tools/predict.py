@@ -10,14 +10,11 @@ label map.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-import cv2
 import mmcv
 from mmengine.logging import MMLogger
-from mmengine.structures import BaseDataElement
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
@@ -27,9 +24,14 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import find_toolbox
 from mmdense.errors import UserError
-from mmdense.files import replacing
 from mmdense.inference import drawing
-from mmdense.inference.predict import describe, find_images, load_image, predict
+from mmdense.inference.predict import (
+    describe,
+    find_images,
+    load_image,
+    predict,
+    write_results,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,20 +54,6 @@ def parse_args() -> argparse.Namespace:
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
     return args
-
-
-def write(
-    out_dir: Path, name: str, content: dict, overlay: object, sample: BaseDataElement
-) -> None:
-    """The overlay, the JSON and, of a segmentor, the label map of one picture."""
-    with replacing(out_dir / 'vis' / f'{name}.png') as path:
-        cv2.imwrite(str(path), overlay[..., ::-1])
-    if 'pred_sem_seg' in sample:
-        with replacing(out_dir / 'preds' / f'{name}.png') as path:
-            labels = sample.pred_sem_seg.data[0].numpy()
-            cv2.imwrite(str(path), labels.astype('uint8' if labels.max() < 256 else 'uint16'))
-    with replacing(out_dir / 'preds' / f'{name}.json') as path:
-        path.write_text(json.dumps(content))
 
 
 def main() -> None:
@@ -91,7 +79,7 @@ def main() -> None:
         content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
         picture = mmcv.imread(str(image), channel_order='rgb')
         overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
-        write(out_dir, name, content, overlay, sample)
+        write_results(out_dir, name, content, overlay, sample)
     print(f"{len(images) - len(unreadable)} of {len(images)} pictures: '{out_dir}'")
     for error in unreadable[:-1]:
         print(f'error: {error}', file=sys.stderr)

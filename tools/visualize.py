@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import MMLogger
-from torch import nn
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
@@ -26,7 +25,7 @@ from mmdense.engine.toolboxes import find_toolbox
 from mmdense.errors import UserError
 from mmdense.inference.drawing import packs_rgb, to_picture
 from mmdense.inference.predict import load_image
-from mmdense.inference.visualize import draw_view, find_watches, list_kinds, look
+from mmdense.inference.visualize import draw_view, list_kinds, look, run_parts
 
 KINDS = list_kinds()
 
@@ -61,14 +60,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def run(model: nn.Module, batch: dict) -> None:
-    """The backbone, and a segmentation head if there is something to see in it."""
-    features = model.extract_feat(model.data_preprocessor(batch)['inputs'])
-    head = getattr(model, 'decode_head', None)
-    if head is not None and find_watches(head):
-        model.decode_head(features)
-
-
 def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -80,7 +71,7 @@ def main() -> None:
     picture = to_picture(batch['inputs'][0], packs_rgb(cfg, 'test'))
     height, width = picture.shape[:2]
     query = (int(args.query[0] * (width - 1)), int(args.query[1] * (height - 1)))
-    views = look(model, lambda: run(model, batch), query, args.kinds)
+    views = look(model, lambda: run_parts(model, batch), query, args.kinds)
     if not views:
         name = type(model.backbone).__name__
         raise UserError(f'{name} has none of these to show: {", ".join(args.kinds)}')
