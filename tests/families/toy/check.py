@@ -58,11 +58,11 @@ counted = measure(cfg, (64, 64))
 assert counted.original == (counted.params / 1e3, 2 * counted.macs / 1e9)
 
 # zoo
-from mmdense.inference.zoo import make_pages, measure_all  # noqa: E402
+from mmdense.inference.model_zoo import measure_all, pages  # noqa: E402
 
 measure_all()
-pages = {path.name + path.parent.name: text for path, text in make_pages()}
-assert '[toy_n_in1k](toy_n_in1k.py)' in pages['README.mdtoy']
-assert f'{counted.params / 1e6:.2f} M' in pages['README.mdtoy']
-assert 'toy_n_in1k' in pages['model_zoo.mddocs']
+written = {path.name + path.parent.name: text for path, text in pages()}
+assert '[toy_n_in1k](toy_n_in1k.py)' in written['README.mdtoy']
+assert f'{counted.params / 1e6:.2f} M' in written['README.mdtoy']
+assert 'toy_n_in1k' in written['model_zoo.mddocs']
 print('found everywhere')
