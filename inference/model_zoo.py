@@ -41,15 +41,14 @@ def get_shape(model: dict) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def measure_all() -> None:
-    """Put the parameters and MACs of every config into its metafile."""
-    for path in metafiles():
-        content = yaml.safe_load(path.read_text())
-        for model in tqdm(content['Models'], path.parent.name, disable=None):
-            cfg = Config.fromfile(ROOT / model['Config'])
-            counted = measure(cfg, get_shape(model))
-            model['Metadata'].update(Parameters=counted.params, FLOPs=counted.macs)
-        path.write_text(yaml.safe_dump(content, sort_keys=False, width=100, allow_unicode=True))
+def measure_family(path: Path) -> None:
+    """Put the parameters and MACs of every config of a family into its metafile."""
+    content = yaml.safe_load(path.read_text())
+    for model in tqdm(content['Models'], path.parent.name, disable=None):
+        cfg = Config.fromfile(ROOT / model['Config'])
+        counted = measure(cfg, get_shape(model))
+        model['Metadata'].update(Parameters=counted.params, FLOPs=counted.macs)
+    path.write_text(yaml.safe_dump(content, sort_keys=False, width=100, allow_unicode=True))
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -72,17 +71,20 @@ def family_page(family: dict) -> str:
     collection, models = family['Collections'][0], family['Models']
     paper = collection['Paper']
     folder = Path(models[0]['Config']).parent
-    dense = next((m for m in models if m['Metadata']['Training Data'] == 'COCO'), models[0])
-    checkpoint = Config.fromfile(ROOT / dense['Config']).model.backbone.init_cfg.checkpoint
-    classifier = f'{folder}/{Path(checkpoint).stem}.py'
+    dense = [model for model in models if model['Metadata']['Training Data'] == 'COCO'][:1]
+    classifier = models[0]['Config']
+    if dense:  # start from what that one starts from
+        backbone = Config.fromfile(ROOT / dense[0]['Config']).model.backbone
+        classifier = f'{folder}/{Path(backbone.init_cfg.checkpoint).stem}.py'
     if any('Converted From' in model for model in models):
+        checkpoint = f'checkpoints/{Path(classifier).stem}.pth'
         commands = [
             f'python tools/convert_checkpoint.py PUBLISHED_FILE {checkpoint}',
             f'python tools/test.py {classifier} {checkpoint}',
         ]
     else:  # nothing is published
         commands = [f'bash tools/dist_train.sh {classifier} 8']
-    commands.append(f'bash tools/dist_train.sh {dense["Config"]} 8')
+    commands += [f'bash tools/dist_train.sh {model["Config"]} 8' for model in dense]
     lines = [
         f'# {collection["Name"]}',
         GENERATED,

@@ -12,7 +12,7 @@ import argparse
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.errors import UserError
-from mmdense.inference.model_zoo import ROOT, measure_all, pages
+from mmdense.inference.model_zoo import ROOT, measure_family, metafiles, pages
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.measure:
-        measure_all()
+        for path in metafiles():
+            measure_family(path)
     stale = [(p, text) for p, text in pages() if not p.is_file() or p.read_text() != text]
     if args.check and stale:
         names = ', '.join(str(path.relative_to(ROOT)) for path, _ in stale)
