@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -74,5 +75,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f'error: {last_line(error)}')
     if torch.distributed.is_initialized():
         # Gloo's threads abort a process that exits while they run, and peers that still need it.
+        # They end with the group, which the model's wrapper holds on to until it is collected.
         torch.distributed.barrier()
+        gc.collect()
         torch.distributed.destroy_process_group()

@@ -27,9 +27,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from helpers import DIGIT_CONFIGS, DIGIT_SIZES  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.logging import MessageHub, MMLogger  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
-from mmengine.visualization import Visualizer  # noqa: E402
+from mmengine.utils import ManagerMixin  # noqa: E402
 
 from mmdense.data.digit_scenes import generate  # noqa: E402
 from mmdense.engine.building import build_model  # noqa: E402
@@ -38,15 +36,25 @@ sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 
 
+def subclasses(parent: type) -> Iterator[type]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def forget_runs() -> None:
+    """Drop what mmengine keeps of runs in this process: scopes, loggers, visualizers."""
+    for manager in subclasses(ManagerMixin):
+        manager._instance_dict.clear()
+
+
 @pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    """No test depends on those before it: random numbers, and what mmengine keeps of runs."""
+def alone() -> None:
+    """No test depends on those before it."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    yield
-    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer):
-        kept._instance_dict.clear()
+    forget_runs()
 
 
 class Golden:
@@ -117,6 +125,7 @@ def run_tool() -> Callable[..., tuple[int, str, str]]:
     """Runs a script of tools/ in this process: exit code, what it printed, what it complained."""
 
     def run(name: str, *args: object) -> tuple[int, str, str]:
+        forget_runs()
         code, out, err = 0, io.StringIO(), io.StringIO()
         with (
             mock.patch.object(sys, 'argv', [name, *map(str, args)]),

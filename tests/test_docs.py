@@ -7,7 +7,7 @@ from helpers import ROOT
 
 NO_PAGE = ('__init__', 'demo', 'model_zoo')  # of make's, in README.md
 SHORT = {
-    'my_detector.py': ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'],
+    'my_detector.py': ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1'],
     'my_segmentor.py': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
 }
 # One line each of docs/finetune.md's last table, but those for GPUs and the compiler.
@@ -29,8 +29,10 @@ def test_finetuning_configs_train(name, place, run_tool):
         (place / block.split('\n')[0].removeprefix('# ')).write_text(block)
     (place / 'averaged.py').write_text("_base_ = ['my_segmentor.py', 'mmdense::_base_/ema.py']\n")
     config = 'averaged.py' if name == 'my_segmentor.py' else name
-    options = ['model.backbone.init_cfg=None', 'train_dataloader.num_workers=0']
-    options += ['train_dataloader.persistent_workers=False', *SHORT[name], *ONE_LINE[name]]
+    options = ['model.backbone.init_cfg=None', *SHORT[name], *ONE_LINE[name]]
+    for loader, number in (('train_dataloader', 2), ('val_dataloader', 1)):
+        options += [f'{loader}.dataset.indices={number}', f'{loader}.num_workers=0']
+        options.append(f'{loader}.persistent_workers=False')
     assert all(option in text for option in ONE_LINE[name])
     code, out, err = run_tool('train.py', config, '--amp', '--cfg-options', *options)
     assert code == 0, err[-3000:]

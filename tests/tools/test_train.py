@@ -31,22 +31,42 @@ def options(scope: str, *more: str) -> list[str]:
     return [*result, *more]
 
 
-def launch(place: Path, *command: object, expect: int = 0) -> subprocess.CompletedProcess:
-    """A command in processes of its own, which listen at a port that is free."""
+def find_port() -> str:
+    """A port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+        return str(probe.getsockname()[1])
+
+
+def launch(
+    place: Path, *command: object, expect: int = 0, **env: str
+) -> subprocess.CompletedProcess:
+    """A command in processes of its own."""
+    env['PORT'] = find_port()
+    env['PATH'] = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
     result = subprocess.run(
         list(map(str, command)),
         cwd=place,
         capture_output=True,
         text=True,
         timeout=280,
-        env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', 'PORT': str(port)},
+        env={**os.environ, **env},
     )
     assert result.returncode == expect, result.stdout[-3000:] + result.stderr[-3000:]
     return result
+
+
+def launch_two(place: Path, scope: str, name: str, positional: list, more: list) -> None:
+    """A tool in two processes: by the script for it, or as that does once it has checked the run.
+
+    One toolbox is enough for the script, whose check is one more process.
+    """
+    if scope == 'mmpretrain':
+        launch(place, 'bash', ROOT / 'tools' / f'dist_{name}.sh', *positional, 2, *more)
+    else:
+        command = ['torchrun', '--nproc_per_node=2', f'--master_port={find_port()}']
+        command += [ROOT / 'tools' / f'{name}.py', *positional, *more, '--launcher', 'pytorch']
+        launch(place, *command, MMDENSE_CHECKED='1')
 
 
 @pytest.fixture
@@ -174,7 +194,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(place, train, scope):
         if processes == 1:
             works(train('exact.py', *more))
         else:
-            launch(place, 'bash', ROOT / 'tools' / 'dist_train.sh', 'exact.py', processes, *more)
+            launch_two(place, scope, 'train', ['exact.py'], more)
         rows = scalars(place / f'by_{processes}')
         losses.append([row['loss'] for row in rows if 'loss' in row])
         weights.append(load_file(place / f'by_{processes}' / 'epoch_1.pth')['state_dict'])
@@ -182,6 +202,19 @@ def test_two_processes_equal_one_with_the_doubled_batch(place, train, scope):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for key, value in weights[0].items():
         torch.testing.assert_close(weights[1][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_threads_between_processes_end_with_the_run(place, train, monkeypatch):
+    """One that runs while Python exits may abort it."""
+    if torch.cuda.is_available():
+        pytest.skip('about processes on the CPU')
+    env = dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=find_port())
+    for name, value in env.items():
+        monkeypatch.setenv(name, str(value))
+    more = options('mmpretrain', 'train_cfg.max_epochs=1')
+    works(train(DIGIT_CONFIGS['mmpretrain'], '--launcher', 'pytorch', *more))
+    names = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]
+    assert names and not any('gloo' in name for name in names)
 
 
 def test_evaluation_by_two_processes_equals_one(there, run_tool):
@@ -196,7 +229,7 @@ def test_evaluation_by_two_processes_equals_one(there, run_tool):
         if processes == 1:
             works(run_tool('test.py', *command, *more))
         else:
-            launch(place, 'bash', ROOT / 'tools' / 'dist_test.sh', *command, processes, *more)
+            launch_two(place, scope, 'test', command, more)
         result = json.loads(next(target.glob('*/*.json')).read_text())
         metrics.append({k: v for k, v in result.items() if k not in ('time', 'data_time')})
     assert metrics[0] == metrics[1] and METRICS[scope] in metrics[0]
