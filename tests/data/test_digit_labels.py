@@ -88,6 +88,10 @@ def test_crops_lie_in_the_folder_of_their_digit(bars, split):
             assert painted.shape == (48, 48)
             assert painted.any(axis=0).sum() == width_of(label)
             assert painted.any(axis=1).sum() == HEIGHT
+            for side, length in ((1, HEIGHT), (0, width_of(label))):  # roughly centred
+                room = 48 - length
+                before = int(painted.any(axis=side).argmax())
+                assert room // 4 <= before <= room - room // 4
 
 
 def test_paint_blends_and_stands_out():
@@ -172,6 +176,26 @@ def test_rendering_never_exceeds_the_side_asked_for():
     for digit in sources.digits[:40]:
         shape = digit_scenes.render_digit(digit, 40, rng).shape
         assert 24 <= max(shape) <= 40
+
+
+def test_sizes_of_digits(monkeypatch):
+    """38 to 56 pixels in a scene of 128, 34 to 46 in a crop of 48."""
+    sources = digit_scenes.load_sources(0)['val']
+    sides = []
+
+    def record(digit: np.ndarray, longer_side: int, rng: np.random.Generator) -> np.ndarray:
+        sides.append(longer_side)
+        return np.ones((4, 4), np.float32)
+
+    monkeypatch.setattr(digit_scenes, 'render_digit', record)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        digit_scenes.make_scene(sources, rng)
+    assert (min(sides), max(sides)) == (38, 56)
+    sides.clear()
+    for _ in range(120):
+        assert digit_scenes.make_crop(sources, 3, rng).shape == (48, 48, 3)
+    assert (min(sides), max(sides)) == (34, 46)
 
 
 def test_background_is_a_square_piece_of_the_photograph():

@@ -177,3 +177,7 @@ def test_what_is_renamed_can_be_restored():
     assert ours == {'x.1.y.d.w': 1, 'x.2.y.e': 2}
     assert naming.restore(ours) == state
     assert naming.convert(ours) is ours  # has none of the published names
+    chained = Naming(r'a\.', lambda state: [('^a.', 'b.'), ('^b.c.', 'd.')])
+    state = {'a.c.w': 1, 'a.e': 2}
+    assert chained.convert(state) == {'d.w': 1, 'b.e': 2}
+    assert chained.restore(chained.convert(state)) == state

@@ -1,5 +1,7 @@
 """Parameters, MACs and activations of a small network, counted by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,10 +10,25 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdense.inference.flops import ActivationCounter, ExtraCounter, count_below, measure
+from mmdense.inference import flops
+from mmdense.inference.flops import (
+    ActivationCounter,
+    Complexity,
+    ExtraCounter,
+    count_below,
+    measure,
+)
 
 CLASSES = 5
 HEIGHT, WIDTH = 8, 12
+
+
+class Attend(nn.Module):
+    """Attention of two heads, which has no parameters."""
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        q, k, v = qkv.unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 @MODELS.register_module()
@@ -26,13 +43,13 @@ class NetworkToCount(BaseModule):
         self.up = nn.ConvTranspose2d(16, 6, 2, stride=2)
         self.qkv = nn.Linear(6, 18)
         self.ln = nn.LayerNorm(6)
+        self.attend = Attend()
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         x = self.up(self.grouped(self.bn(self.conv(x))))
         size = x.shape[2:]
-        q, k, v = self.qkv(self.ln(x.flatten(2).transpose(1, 2))).unflatten(2, (3, 2, -1)).unbind(2)
-        x = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
-        return (x.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, size),)
+        x = self.attend(self.qkv(self.ln(x.flatten(2).transpose(1, 2))))
+        return (x.transpose(1, 2).unflatten(2, size),)
 
 
 FINE, COARSE = HEIGHT * WIDTH, HEIGHT * WIDTH // 4
@@ -58,15 +75,21 @@ HEAD = 6 * CLASSES
 ACTIVATIONS = COARSE * (8 + 16) + FINE * (6 + 18) + 2 * FINE * FINE + FINE * 6 + CLASSES
 
 
+MODEL = dict(
+    type='ImageClassifier',
+    backbone=dict(type='NetworkToCount', in_channels=3),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=6),
+)
+
+
+def count() -> Complexity:
+    return measure(Config(dict(default_scope='mmpretrain', model=MODEL)), (HEIGHT, WIDTH))
+
+
 @pytest.fixture(scope='module')
-def counted():
-    model = dict(
-        type='ImageClassifier',
-        backbone=dict(type='NetworkToCount', in_channels=3),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=6),
-    )
-    return measure(Config(dict(default_scope='mmpretrain', model=model)), (HEIGHT, WIDTH))
+def counted() -> Complexity:
+    return count()
 
 
 def test_totals(counted):
@@ -82,6 +105,7 @@ def test_activations(counted):
 def test_modules(counted):
     for name, params in PARAMS.items():
         assert counted.modules[f'backbone.{name}'] == (params, MACS[name]), name
+    assert counted.modules['backbone.attend'] == (0, ATTENTION)
     backbone = (sum(PARAMS.values()), sum(MACS.values()) + ATTENTION)
     assert counted.parts == dict(backbone=backbone, head=(HEAD + CLASSES, HEAD))
     assert counted.modules['head.fc'] == (HEAD + CLASSES, HEAD)
@@ -90,6 +114,20 @@ def test_modules(counted):
 def test_a_backbone_of_no_family_is_counted_plainly(counted):
     assert counted.original.params == pytest.approx(counted.params / 1e6)
     assert counted.original.flops == pytest.approx(counted.macs / 1e9)
+
+
+def test_what_a_family_is_told(counted, monkeypatch):
+    """Matrices are all but biases and norms."""
+    monkeypatch.setattr(flops, 'find_family', lambda backbone: SimpleNamespace(count=tuple))
+    vectors = 8 + 2 * 8 + 6 + 18 + 2 * 6 + CLASSES
+    assert count().original == (
+        counted.params,
+        counted.params - vectors,
+        counted.macs,
+        FINE * 6,
+        COARSE * 8,
+        (FINE - COARSE) * 16 * 6 * 4,
+    )
 
 
 def test_what_authors_add():
