@@ -24,7 +24,9 @@ from mmengine.config import Config
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
+from mmdense.engine.logs import load_runs
 from mmdense.errors import UserError
+from mmdense.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')
@@ -33,6 +35,7 @@ PICTURES = WORK / 'demo'
 NUM_PICTURES = 6
 CODE = ('backbones', 'heads', 'serialization', 'engine')  # what a training depends on
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
+LOADED = re.compile(r'loaded (\d+ of \d+) tensors')
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Step:
         """The last one that mmengine wrote."""
         return self.folder / Path((self.folder / 'last_checkpoint').read_text().strip()).name
 
+    @property
+    def model(self) -> tuple[str, str]:
+        """What the tools ask for."""
+        return str(self.config_path), str(self.checkpoint)
+
 
 BOX_AND_MASK = {
     'box AP': 'coco/bbox_mAP',
@@ -91,36 +99,10 @@ SCRATCH = Step(
 )
 
 
-def main() -> None:
-    args = parse_args()
-    os.chdir(ROOT)
-    start = time.time()
-    seconds = {'data': make_data()}
-    steps = [PRETRAIN, DETECT, *([SCRATCH] if args.scratch else []), SEGMENT]
-    results = {step.title: run_step(step) for step in steps}
-    begin = time.time()
-    pictures = draw_pictures()
-    seconds['pictures'] = time.time() - begin
-    print_table(steps, results, seconds, time.time() - start)
-    print('\nheld-out scenes with the predictions drawn on them:')
-    for picture in pictures:
-        print(f'  {picture}')
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Pretrain, fine-tune, evaluate and draw')
-    parser.add_argument(
-        '--scratch', action='store_true', help='train the detector without pretraining as well'
-    )
-    return parser.parse_args()
-
-
-def make_data() -> float:
-    """Make the digit scenes unless they are there; the seconds it took."""
-    begin = time.time()
+def make_data() -> None:
+    """Make the digit scenes unless they are there."""
     if not (DATA / '.digit_scenes.json').is_file():
-        run_command([sys.executable, 'data/digit_scenes.py', '--out', str(DATA)])
-    return time.time() - begin
+        run_tool('data/digit_scenes.py', '--out', str(DATA))
 
 
 def run_step(step: Step) -> dict:
@@ -134,11 +116,10 @@ def run_step(step: Step) -> dict:
             return result
     print(f'{step.title}: python tools/train.py {step.config_path} {" ".join(step.options)}')
     begin = time.time()
-    log = train(step)
-    result = dict(inputs=inputs, seconds=time.time() - begin, **read_log(step, log))
-    partial = result_file.with_suffix('.partial')
-    partial.write_text(json.dumps(result, indent=1))
-    partial.replace(result_file)
+    loaded = train(step)
+    result = dict(inputs=inputs, seconds=time.time() - begin, loaded=loaded, metrics=measured(step))
+    with replacing(result_file) as part:
+        part.write_text(json.dumps(result, indent=1))
     return result
 
 
@@ -155,25 +136,16 @@ def fingerprint(step: Step) -> str:
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
 
 
-def train(step: Step) -> str:
-    """Run tools/train.py, showing its progress; everything it says goes to ``train.log``."""
+def train(step: Step) -> str | None:
+    """Run tools/train.py and show its progress; how many tensors it has loaded.
+
+    Everything that it says goes to ``train.log``.
+    """
     command = [sys.executable, 'tools/train.py', str(step.config_path)]
     command += ['--work-dir', str(step.folder), *step.options]
-    return run_command(command, step.folder / 'train.log')
-
-
-def run_command(command: list[str], log_file: Path | None = None) -> str:
-    """Run a command to its end; with a log file, show only its progress and return its output.
-
-    Raises:
-        UserError: When the command fails.
-    """
-    if log_file is None:
-        if subprocess.run(command).returncode:
-            raise UserError(f'{" ".join(command)} failed')
-        return ''
+    log_file = step.folder / 'train.log'
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
+    line, loaded = 'no output', None
     with (
         log_file.open('w') as log,
         subprocess.Popen(
@@ -182,34 +154,33 @@ def run_command(command: list[str], log_file: Path | None = None) -> str:
     ):
         for line in process.stdout:
             log.write(line)
-            lines.append(line)
-            progress = PROGRESS.search(line)
-            if progress:
+            if progress := PROGRESS.search(line):
                 print('  epoch {} eta {} loss {}'.format(*progress.groups()), flush=True)
-            elif 'tensors from' in line:
-                print('  ' + line.rsplit(' - ', 1)[-1].strip(), flush=True)
+            elif found := LOADED.search(line):
+                loaded = found[1]
+                print(f'  {line[found.start() :].strip()}', flush=True)
     if process.returncode:
-        last = lines[-1].strip() if lines else 'no output'
-        raise UserError(f'{" ".join(command)} failed: {last} (all of it: {log_file})')
-    return ''.join(lines)
+        raise UserError(f'{" ".join(command)} failed: {line.strip()} (all of it: {log_file})')
+    return loaded
 
 
-def read_log(step: Step, output: str) -> dict:
-    """The metrics of the last evaluation and the count of loaded tensors, from what was printed."""
-    scalars = sorted(step.folder.glob('*/vis_data/scalars.json'))[-1]
-    metrics = {}
-    for line in scalars.read_text().splitlines():
-        metrics.update(json.loads(line))
-    loaded = re.search(r'loaded (\d+ of \d+) tensors', output)
-    return dict(
-        metrics={column: scale(metrics[key], key) for column, key in step.metrics.items()},
-        loaded=loaded[1] if loaded else None,
-    )
+def run_tool(*command: str) -> None:
+    """Run another script to its end.
+
+    Raises:
+        UserError: When it fails.
+    """
+    if subprocess.run([sys.executable, *command]).returncode:
+        raise UserError(f'python {" ".join(command)} failed')
 
 
-def scale(value: float, key: str) -> float:
-    """Metrics as fractions; mmpretrain's and mmseg's come in percent."""
-    return value if key.startswith('coco/') else value / 100
+def measured(step: Step) -> dict[str, float]:
+    """The metrics of the last evaluation as fractions; mmpretrain's and mmseg's come in percent."""
+    (run,) = load_runs([str(step.folder)])
+    return {
+        column: run.val[-1][key] / (1 if key.startswith('coco/') else 100)
+        for column, key in step.metrics.items()
+    }
 
 
 def draw_pictures() -> list[Path]:
@@ -217,33 +188,44 @@ def draw_pictures() -> list[Path]:
     scenes = sorted(map(str, (DATA / 'images' / 'val').glob('*.png')))[:NUM_PICTURES]
     shutil.rmtree(PICTURES, ignore_errors=True)
     for step in (DETECT, SEGMENT):
-        model = [str(step.config_path), str(step.checkpoint)]
         folder = str(PICTURES / step.title)
-        run_command([sys.executable, 'tools/predict.py', *model, *scenes, '--out-dir', folder])
-    model = [str(DETECT.config_path), str(DETECT.checkpoint), scenes[-1]]
-    folder = str(PICTURES / 'clusters')
-    options = ['--kinds', 'clusters', '--max-maps', '6', '--out-dir', folder]
-    run_command([sys.executable, 'tools/visualize.py', *model, *options])
+        run_tool('tools/predict.py', *step.model, *scenes, '--out-dir', folder)
+    options = ['--kinds', 'clusters', '--max-maps', '6', '--out-dir', str(PICTURES / 'clusters')]
+    run_tool('tools/visualize.py', *DETECT.model, scenes[-1], *options)
     return sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')])
 
 
-def print_table(
-    steps: list[Step], results: dict[str, dict], seconds: dict[str, float], total: float
-) -> None:
-    """One row per step: its metrics and wall time, and how many pretrained tensors it got."""
+def print_table(rows: dict[str, dict]) -> None:
+    """A row per step: its metrics and wall time, and how many pretrained tensors it got."""
     columns = ['top-1', *BOX_AND_MASK, 'mIoU']
-    blank = ' ' * (10 * len(columns) + 14)
     titles = ''.join(f'{column:>10}' for column in columns)
     print(f'\n{"step":24}{titles}{"tensors":>14}{"seconds":>9}')
-    print(f'{"data":24}{blank}{seconds["data"]:9.0f}')
-    for step in steps:
-        result = results[step.title]
-        values = ''.join(
-            f'{result["metrics"][c]:10.3f}' if c in result['metrics'] else ' ' * 10 for c in columns
-        )
-        print(f'{step.title:24}{values}{result["loaded"] or "":>14}{result["seconds"]:9.0f}')
-    print(f'{"pictures":24}{blank}{seconds["pictures"]:9.0f}')
-    print(f'{"this call":24}{blank}{total:9.0f}')
+    for title, row in rows.items():
+        metrics = row.get('metrics', {})
+        values = ''.join(f'{metrics[c]:10.3f}' if c in metrics else ' ' * 10 for c in columns)
+        print(f'{title:24}{values}{row.get("loaded") or "":>14}{row["seconds"]:9.0f}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Pretrain, fine-tune, evaluate and draw')
+    parser.add_argument(
+        '--scratch', action='store_true', help='train the detector without pretraining as well'
+    )
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    start = time.time()
+    make_data()
+    rows = {'data': dict(seconds=time.time() - start)}
+    for step in (PRETRAIN, DETECT, *([SCRATCH] if args.scratch else []), SEGMENT):
+        rows[step.title] = run_step(step)
+    begin = time.time()
+    pictures = draw_pictures()
+    rows['pictures'] = dict(seconds=time.time() - begin)
+    rows['this call'] = dict(seconds=time.time() - start)
+    print_table(rows)
+    print('\nheld-out scenes with the predictions drawn on them:')
+    for picture in pictures:
+        print(f'  {picture}')
 
 
 if __name__ == '__main__':
