@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from helpers import DIGIT_CONFIGS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
@@ -27,7 +28,7 @@ def test_overlay_lies_on_its_objects():
     meta = dict(classes=('a', 'b'), palette=[[0, 0, 0], [255, 0, 0]])
     grey = np.full((100, 100, 3), 128, np.uint8)
     for scope, sample in samples.items():
-        visualizer = drawing.build_visualizer(Config(dict(default_scope=scope)), meta)
+        visualizer = drawing.build_visualizer(Config.fromfile(DIGIT_CONFIGS[scope]), meta)
         overlay = drawing.draw_sample(visualizer, grey, sample, predicted=True)
         inside, outside = overlay[275, 200].astype(int), overlay[450, 450].astype(int)
         assert overlay.shape == (500, 500, 3)
