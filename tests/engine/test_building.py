@@ -272,3 +272,36 @@ def test_sync_bn_becomes_bn_everywhere():
     building.replace_sync_bn(cfg)
     assert cfg.norm_cfg == dict(type='BN', requires_grad=True)
     assert [head.norm_cfg.type for head in cfg.heads] == ['BN', 'GN']
+
+
+def test_connected_processes_part_together(monkeypatch):
+    """Each waits for the others before it closes the connection."""
+    calls = []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    for name in ('barrier', 'destroy_process_group'):
+        monkeypatch.setattr(torch.distributed, name, lambda name=name: calls.append(name))
+    launch.run(lambda: calls.append('main'))
+    assert calls == ['main', 'barrier', 'destroy_process_group']
+
+
+def test_processes_without_a_gpu(monkeypatch):
+    """One needs nothing; several of torchrun meet over gloo; other launchers are refused."""
+    calls = []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', calls.append)
+    model = dict(norm_cfg=dict(type='SyncBN'))
+    cfg = Config(dict(launcher='none', model=model, env_cfg=dict()))
+    building.use_cpu(cfg)
+    assert not calls and cfg.model.norm_cfg.type == 'BN' and 'dist_cfg' not in cfg.env_cfg
+    cfg = Config(dict(launcher='slurm', model=model, env_cfg=dict()))
+    with pytest.raises(UserError, match='--launcher slurm needs CUDA devices'):
+        building.use_cpu(cfg)
+    cfg = Config(dict(launcher='pytorch', model=model, env_cfg=dict(), find_unused_parameters=True))
+    building.use_cpu(cfg)
+    assert calls == ['gloo'] and cfg.env_cfg.dist_cfg == dict(backend='gloo')
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=True,
+    )

@@ -1,6 +1,7 @@
 """What the toolboxes' rows make: made-up labels, predictions as plain data."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
+from torch import nn
 
 from mmdense.engine.toolboxes import TOOLBOXES, find_toolbox
 from mmdense.errors import UserError
 from mmdense.inference import drawing
-from mmdense.inference.predict import describe
+from mmdense.inference.predict import describe, predict
 
 SHAPE = (60, 90)
 CLASSES = ('ape', 'bee', 'cat', 'dog', 'elk', 'fox', 'gnu')
@@ -37,6 +39,66 @@ def test_rows_are_found_by_scope(scope, task, sample):
     toolbox = find_toolbox(cfg_of(scope))
     assert toolbox is TOOLBOXES[scope]
     assert (toolbox.task, toolbox.sample) == (task, sample)
+
+
+def test_sizes_of_images_that_figures_are_published_for():
+    """(height, width): ImageNet's, COCO's and ADE20K's."""
+    sizes = {scope: toolbox.shape for scope, toolbox in TOOLBOXES.items()}
+    assert sizes == dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
+
+
+class Record(nn.Module):
+    """A head that keeps the shape of what it is given."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.seen = seen
+
+    def forward(self, x: object) -> None:
+        self.seen.append(tuple(x.shape) if isinstance(x, torch.Tensor) else x)
+
+
+def make_extractor(channels: int, side: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        out_channels=channels, roi_layers=[SimpleNamespace(output_size=(side,) * 2)]
+    )
+
+
+def test_heads_of_one_stage_see_the_maps():
+    seen = []
+    model = SimpleNamespace(bbox_head=Record(seen))
+    TOOLBOXES['mmdet'].run_heads(model, 'maps', SHAPE)
+    assert seen == ['maps']
+
+
+@pytest.mark.parametrize('stages', [1, 3])
+def test_heads_of_two_stages_see_regions(stages):
+    """A thousand boxes and a hundred masks, in each stage of a cascade."""
+    seen = []
+    boxes = [Record(seen) for _ in range(stages)]
+    extractors = [make_extractor(6, 7) for _ in range(stages)]
+    roi_head = SimpleNamespace(
+        bbox_head=boxes[0] if stages == 1 else nn.ModuleList(boxes),
+        bbox_roi_extractor=extractors[0] if stages == 1 else extractors,
+        mask_head=Record(seen),
+        mask_roi_extractor=make_extractor(5, 14),
+    )
+    model = SimpleNamespace(rpn_head=Record(seen), roi_head=roi_head)
+    TOOLBOXES['mmdet'].run_heads(model, 'maps', SHAPE)
+    assert seen == ['maps', *[(1000, 6, 7, 7)] * stages, (100, 5, 14, 14)]
+    del roi_head.mask_head
+    TOOLBOXES['mmdet'].run_heads(model, 'maps', SHAPE)
+    assert len(seen) == 2 + stages + 1 + stages
+
+
+def test_predictions_come_without_logits():
+    """Which are as large as the picture times the classes."""
+    sample = SegDataSample(
+        pred_sem_seg=PixelData(data=torch.zeros(1, 4, 4)), seg_logits=PixelData()
+    )
+    found = predict(SimpleNamespace(test_step=lambda batch: [sample]), {})
+    assert 'pred_sem_seg' in found and 'seg_logits' not in found
 
 
 @pytest.mark.parametrize(
