@@ -31,7 +31,8 @@ lint: env
 
 # Small faults planted in files: make mutants FILES="engine/checks.py" MINUTES=20
 mutants: env
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet mutmut==3.8.1
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet \
+		--constraint requirements.txt mutmut==3.8.1
 	$(BIN)/python tests/mutants.py $(FILES) --minutes $(or $(MINUTES),20)
 
 clean:

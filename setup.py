@@ -77,7 +77,7 @@ setup(
         'onedl-mmdetection>=3.5.1,<3.6',
         'onedl-mmsegmentation>=1.4.2,<1.5',
         'onedl-mmpretrain>=1.3.6,<1.4',
-        'timm>=1.0.20,<1.1',
+        'timm>=1.0.21,<1.1',
         'numpy>=2,<2.3',
         'imaug>=0.4.3',
     ],

@@ -113,19 +113,20 @@ class BaseBackbone(BaseModule):
             return
         pretrained = self.pretrained_cfgs
         others = [entry for entry in self.init_cfgs if entry not in pretrained]
-        with DefaultScope.overwrite_default_scope('mmdense'):  # whose 'Pretrained' is strict
-            if any(others):
-                initialize(self, others)
-            else:
-                self.apply(self.init_layer)
-            if pretrained:
+        if others:
+            initialize(self, others)
+        else:
+            self.apply(self.init_layer)
+        if pretrained:
+            with DefaultScope.overwrite_default_scope('mmdense'):  # whose 'Pretrained' is strict
                 initialize(self, pretrained)
         self.is_init = True
 
     @property
     def init_cfgs(self) -> list[dict]:
-        """The entries of ``init_cfg``, which may be one or several; empty when there is none."""
-        return self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg or {}]
+        """The entries of ``init_cfg``, which may be one or several."""
+        entries = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        return [entry for entry in entries if entry]
 
     @property
     def pretrained_cfgs(self) -> list[dict]:

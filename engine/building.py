@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from ..errors import UserError
 from ..serialization.checkpoint import get_classes, get_state_dict, load_file
 from ..serialization.loading import load_whole
 from .data import find_classes, prepare_loading
+
+# What Python says of arguments that a constructor, or the one that it inherits from, has not.
+WRONG_CALL = re.compile(r'__init__\(\) (got an unexpected|missing|takes)')
 
 
 def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
@@ -39,10 +43,11 @@ def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
     device = torch.device(device)
     with (
         told_in_one_line('the model of this config cannot be built'),
-        warnings.catch_warnings(action='ignore'),  # losses of mmseg speak of training
+        warnings.catch_warnings(),
         DefaultScope.overwrite_default_scope(cfg.default_scope),
         torch.device('meta' if device.type == 'meta' else 'cpu'),
     ):
+        warnings.simplefilter('ignore')  # losses of mmseg speak of training
         built = MODELS.build(model)
     if device.type != 'cuda':
         built = revert_sync_batchnorm(built)
@@ -76,7 +81,8 @@ def told_in_one_line(problem: str) -> Iterator[None]:
         yield
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        if isinstance(error, KeyError | TypeError) and not frame.name.startswith('build_'):
+        is_builders = frame.name.startswith('build_') or WRONG_CALL.search(str(error))
+        if isinstance(error, KeyError | TypeError) and not is_builders:
             raise
         message = ' '.join(str(error.args[0]).split()) if error.args else ''
         if not message:  # a bare assertion says at least where it stands

@@ -6,6 +6,7 @@ without numbers, and files are asked for names and shapes only: the run itself n
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator
@@ -116,7 +117,8 @@ def check_channels(cfg: Config, model: nn.Module) -> None:
     """Neck and heads of a config take as many channels as its model's backbone gives."""
     channels = cfg.model.get('backbone', {}).get('in_channels', 3)
     try:
-        maps = model.backbone(torch.empty(1, channels, 64, 64, device='meta'))
+        backbone = copy.deepcopy(model.backbone).to('meta')
+        maps = backbone(torch.empty(1, channels, 64, 64, device='meta'))
         given = [feature.shape[1] for feature in maps]
     except Exception:  # whatever a backbone of others cannot do without numbers: no verdict
         return

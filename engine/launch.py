@@ -58,7 +58,7 @@ def is_main_process() -> bool:
 
 def check_once(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     """Check the run in one of its processes, unless dist_run.sh did before it started them."""
-    if is_main_process() and 'MMDENSE_CHECKED' not in os.environ:
+    if is_main_process() and os.environ.get('MMDENSE_CHECKED') != '1':
         check_run(cfg, loaders, whole_model)
 
 

@@ -68,29 +68,38 @@ class Toolbox:
 
 
 def find_toolbox(cfg: Config) -> Toolbox:
-    """The row of a config of a model with a backbone.
+    """The row of a config, by its ``default_scope``.
 
     Raises:
         UserError: When the config is of none of the three.
     """
     scope = cfg.get('default_scope')
-    if 'backbone' not in (cfg.get('model') or {}) or scope not in TOOLBOXES:
-        raise UserError(
-            'this is no config of a classifier, detector or segmentor with a backbone: '
-            f"default_scope is '{scope}'"
-        )
+    if scope not in TOOLBOXES:
+        raise UserError(f"default_scope '{scope}' is none of {', '.join(TOOLBOXES)}")
     return TOOLBOXES[scope]
 
 
+def check_model_config(cfg: Config) -> None:
+    """Raise :class:`UserError` unless a config is of a model with a backbone, in a toolbox."""
+    if 'backbone' not in (cfg.get('model') or {}) or cfg.get('default_scope') not in TOOLBOXES:
+        raise UserError(
+            f"'{cfg.filename or 'it'}' is no config of a classifier, detector or segmentor with a "
+            'backbone'
+        )
+
+
 def run_classifier(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
+    """The classifier's head on maps (B, C, h, w) or vectors (B, C) of an image of ``shape``."""
     model.head(maps)
 
 
 def label_class(sample: DataSample, shape: tuple[int, int], num_classes: int) -> None:
+    """The first class."""
     sample.set_gt_label(0)
 
 
 def describe_class(sample: DataSample, classes: Sequence[str], score_thr: float) -> dict:
+    """``labels``, ``classes`` and ``scores`` of the most probable, best first."""
     scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
     return dict(
         labels=labels.tolist(),
@@ -100,7 +109,16 @@ def describe_class(sample: DataSample, classes: Sequence[str], score_thr: float)
 
 
 def run_detector(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
-    """Of two stages: the second on empty regions, each stage of a cascade on all of them."""
+    """The heads on maps (B, C, h, w); a second stage on empty regions, each of a cascade on all.
+
+    Raises:
+        UserError: For a detector of another kind, such as DETR.
+    """
+    if hasattr(model, 'decoder') or not (hasattr(model, 'roi_head') or hasattr(model, 'bbox_head')):
+        raise UserError(
+            f'the heads of a {type(model).__name__} are not known here: only those of '
+            'detectors of one or two stages'
+        )
     if not hasattr(model, 'roi_head'):
         model.bbox_head(maps)
         return
@@ -135,6 +153,8 @@ def label_instances(sample: DetDataSample, shape: tuple[int, int], num_classes: 
 
 
 def describe_instances(sample: DetDataSample, classes: Sequence[str], score_thr: float) -> dict:
+    """``labels``, ``classes``, ``scores``, ``bboxes`` (x1, y1, x2, y2 in pixels), and ``masks`` as
+    COCO's run lengths where there are any, of scores from ``score_thr`` on."""
     found = sample.pred_instances
     found = found[found.scores >= score_thr]
     content = dict(
@@ -155,6 +175,7 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def run_segmentor(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, int]) -> None:
+    """The segmentor's head on maps (B, C, h, w) of an image of ``shape``."""
     if hasattr(model.decode_head, 'transformer_decoder'):  # Mask2Former wants an image's size
         model.decode_head(maps, [SegDataSample(metainfo=dict(img_shape=shape))])
     else:
@@ -162,10 +183,12 @@ def run_segmentor(model: nn.Module, maps: Sequence[Tensor], shape: tuple[int, in
 
 
 def label_pixels(sample: SegDataSample, shape: tuple[int, int], num_classes: int) -> None:
+    """A label map (1, H, W) of any classes."""
     sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *shape)))
 
 
 def describe_pixels(sample: SegDataSample, classes: Sequence[str], score_thr: float) -> dict:
+    """``labels``, ``classes`` and ``shares`` of the picture, by label."""
     labels, counts = np.unique(sample.pred_sem_seg.data.numpy(), return_counts=True)
     shares = counts / counts.sum()
     return dict(

@@ -77,8 +77,8 @@ FAMILY = Family(
     },
     naming=Naming(r'network\.\d\.', published_names),
     watches=(
-        Watch('similarity', FCViT, r'\.context$', show_similarity),
-        Watch('features', FCViT, r'^stages\.\d+$', pyramid_features),
+        Watch('similarity', 'mmdense.FCViT', r'\.context$', show_similarity),
+        Watch('features', 'mmdense.FCViT', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
     tiny={

@@ -106,9 +106,9 @@ FAMILY = Family(
     },
     naming=Naming(r'groupmixformer_backbone\.', published_names),
     watches=(
-        Watch('attention', GroupMixFormer, r'aggregator\.segments\.\d+$', show_attention),
-        Watch('proxies', GroupMixFormer, r'aggregator\.segments\.\d+$', show_proxies),
-        Watch('features', GroupMixFormer, r'^stages\.\d+$', pyramid_features),
+        Watch('attention', 'mmdense.GroupMixFormer', r'aggregator\.segments\.\d+$', show_attention),
+        Watch('proxies', 'mmdense.GroupMixFormer', r'aggregator\.segments\.\d+$', show_proxies),
+        Watch('features', 'mmdense.GroupMixFormer', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
     dense=dict(out_indices=(0, 1, 2, 3), final_norm=False),

@@ -110,14 +110,19 @@ FAMILY = Family(
     },
     naming=Naming(r'transformer\.layers\.', published_names),
     watches=(
-        Watch('attention', MSFViT, r'^patch_embed$|^layers\.\d+\.attn(\.qkv)?$', show_attention),
+        Watch(
+            'attention',
+            'mmdense.MSFViT',
+            r'^patch_embed$|^layers\.\d+\.attn(\.qkv)?$',
+            show_attention,
+        ),
         Watch(
             'displacement',
-            MSFViT,
+            'mmdense.MSFViT',
             r'^patch_embed$|^layers\.\d+\.attn(\.proj)?$',
             show_displacement,
         ),
-        Watch('features', MSFViT, r'^patch_embed$|^layers\.\d+$', show_features),
+        Watch('features', 'mmdense.MSFViT', r'^patch_embed$|^layers\.\d+$', show_features),
     ),
     count=count,
     dense=dict(out_indices=(2, 5, 8, 11), out_type='featmap'),

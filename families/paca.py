@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from ..backbones import PaCaViT
-from ..heads import PaCaSegHead
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
 from .views import (
@@ -143,7 +143,7 @@ def show_clusters(backbone: PaCaViT, calls: Calls, query: Query) -> Iterator[Vie
         yield View(place(name), maps, labels, stride_of(backbone, name), owners=maps.argmax(dim=0))
 
 
-def show_classes(head: PaCaSegHead, calls: Calls, query: Query) -> Iterator[View]:
+def show_classes(head: nn.Module, calls: Calls, query: Query) -> Iterator[View]:
     """Z of the segmentation head, whose clusters are the classes.
 
     A position belongs to the class of its largest logit, as in training: Z is smaller for classes
@@ -206,10 +206,10 @@ FAMILY = Family(
     naming=Naming(r'(stage|paca_teacher\.block)\d\.', published_names, reshape),
     head_naming=(Naming(r'q\.0\.conv\.', head_names, reshape_head),),
     watches=(
-        Watch('clusters', PaCaViT, r'blocks\.\d+\.attn$', show_clusters),
-        Watch('clusters', PaCaSegHead, r'^clustering$', show_classes),
-        Watch('attention', PaCaViT, r'blocks\.\d+\.attn(\.[qk])?$', show_attention),
-        Watch('features', PaCaViT, r'^stages\.\d+$', pyramid_features),
+        Watch('clusters', 'mmdense.PaCaViT', r'blocks\.\d+\.attn$', show_clusters),
+        Watch('clusters', 'mmdense.PaCaSegHead', r'^clustering$', show_classes),
+        Watch('attention', 'mmdense.PaCaViT', r'blocks\.\d+\.attn(\.[qk])?$', show_attention),
+        Watch('features', 'mmdense.PaCaViT', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
     tiny={

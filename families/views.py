@@ -1,8 +1,8 @@
 """What there is to see of a model: maps over the image, and what the families' views share.
 
 A family says which modules to watch; forward hooks keep what those take and give while the model
-runs on one image (:func:`mmdense.inference.views.look`), and the family computes the maps from that
-afterwards, by the equations in the model's file. The models know nothing of it.
+runs on one image (:func:`mmdense.inference.visualize.look`), and the family computes the maps from
+that afterwards, by the equations in the model's file. The models know nothing of it.
 
 Axis legend: a batch of 1, N = H*W tokens, C channels, h heads, d head dim, K maps.
 """
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 NUM_CHANNELS = 5  # of a feature map that are shown one by one
+# The order in which kinds are shown; others follow.
+KINDS = ('clusters', 'attention', 'similarity', 'proxies', 'displacement', 'features')
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ class Watch:
 
     Args:
         kind: The tools' word for it, e.g. ``'clusters'``.
-        module: The class of the backbone or head.
+        module: The registered name of the backbone or head, e.g. ``'mmdense.PaCaViT'``.
         pattern: Of the names of the modules below it whose calls are kept.
         show: Makes views of the module, its calls and the pixel that asks.
     """
 
     kind: str
-    module: type[nn.Module]
+    module: str
     pattern: str
     show: Callable[[nn.Module, Calls, Query], Iterator[View]]
 

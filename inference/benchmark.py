@@ -7,6 +7,7 @@ the ratio of times that lie next to each other.
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import os
 import statistics
@@ -221,7 +222,7 @@ def measure(
     if device.type == 'cuda' and device.index is not None:
         torch.cuda.set_device(device)  # the one that the clock waits for
     timings = [Timing(batch_size) for _ in steps]
-    clocks = [timeit.Timer(step, timer=timer) for step in steps]
+    clocks = [timeit.Timer(step, 'gc.enable()', timer, dict(gc=gc)) for step in steps]
     # Beyond a number of models of one class, PyTorch would run the others eagerly.
     limit = dict(recompile_limit=8 + len(steps), fail_on_recompile_limit_hit=True)
     with torch._dynamo.config.patch(limit):

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..families import FAMILIES
-from ..families.views import Call, Calls, Query, View, Watch
+from ..families.views import KINDS, Call, Calls, Query, View, Watch
 from ..files import replacing
+from ..registry import MODELS
 
 COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
@@ -30,13 +31,19 @@ OPACITY = 0.6  # of what lies on the picture
 
 def list_kinds() -> tuple[str, ...]:
     """The kinds of views that some family has."""
-    return tuple(dict.fromkeys(watch.kind for family in FAMILIES for watch in family.watches))
+    kinds = dict.fromkeys(watch.kind for family in FAMILIES for watch in family.watches)
+    return tuple(sorted(kinds, key=lambda k: KINDS.index(k) if k in KINDS else len(KINDS)))
 
 
 def find_watches(model: nn.Module) -> list[tuple[Watch, nn.Module]]:
     """What there is to see of a model: the families' watches, each with the part it is for."""
-    watches = [watch for family in FAMILIES for watch in family.watches]
-    return [(w, part) for w in watches for part in model.modules() if isinstance(part, w.module)]
+    return [
+        (watch, part)
+        for family in FAMILIES
+        for watch in family.watches
+        for part in model.modules()
+        if isinstance(part, MODELS.get(watch.module))
+    ]
 
 
 def run_parts(model: nn.Module, batch: dict) -> None:

@@ -59,8 +59,8 @@ def load_file(path: str | Path, lazily: bool = False) -> dict:
 
     Args:
         path: The file or URL.
-        lazily: Leave the numbers of a local file on the disk until they are used: for a look at
-            names and shapes, not for what outlives the file.
+        lazily: Leave the numbers of a local .pth file on the disk until they are used: for a look
+            at names and shapes, not for what outlives the file.
 
     Returns:
         What the file holds; for safetensors a dict of tensors, or when the file names its classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmengine.logging import print_log
-from mmengine.model.weight_init import PretrainedInit
+from mmengine.model.weight_init import PretrainedInit, update_init_info
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -22,12 +22,14 @@ class StrictPretrainedInit(PretrainedInit):
     Args:
         checkpoint: File or URL.
         prefix: Only names that start with it are read, e.g. ``'backbone.'`` of a classifier.
-        map_location: As mmengine's.
+        map_location: Of mmengine's; files are read to the CPU.
     """
 
     def __call__(self, module: nn.Module) -> None:
         """Load as :func:`load_pretrained` does, and raise what it raises."""
         load_pretrained(module, self.checkpoint, self.prefix)
+        if hasattr(module, '_params_init_info'):  # what mmengine logs of initializations
+            update_init_info(module, init_info=self._get_init_info())
 
 
 def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = None) -> int:

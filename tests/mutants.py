@@ -125,7 +125,7 @@ def main() -> None:
         codes = {name: code for name, code in read_results(file).items() if name in sample}
         codes = {name: code for name, code in codes.items() if code is not None}
         alive = {name: describe(name) for name, code in codes.items() if code in (SURVIVED, 33)}
-        real = {name: change for name, change in alive.items() if change not in equivalent}
+        real = {k: change for k, change in alive.items() if not change or change not in equivalent}
         total = len(codes) - len(alive) + len(real)
         killed, tried = killed + total - len(real), tried + total
         print(f'{file}: {total - len(real)} of {total} seen, {len(alive) - len(real)} equivalent')

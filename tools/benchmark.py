@@ -24,7 +24,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import pick_device
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.benchmark import DTYPES, Case, measure_all
 from mmdense.inference.benchmark_report import draw, get_rows, print_table, write_csv
@@ -84,6 +84,7 @@ def load_configs(args: argparse.Namespace) -> dict[str, tuple[Config, tuple[int,
     configs = {}
     for path in args.configs:
         cfg = read_config(path, args.cfg_options)
+        check_model_config(cfg)
         shape = args.shape or find_toolbox(cfg).shape
         if 'data' in args.mode:
             check_data(cfg, ('train_dataloader',))
@@ -112,7 +113,7 @@ def main() -> None:
     passes = (args.batch_size, device, args.warmup, args.rounds)
     try:
         timings = measure_all(get_cases(args), configs, *passes)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f'these configs cannot be run so: {last_line(error)}') from error
     shapes = {path: shape for path, (_, shape) in configs.items()}
     rows = get_rows(timings, shapes, args.rounds, device)

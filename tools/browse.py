@@ -21,7 +21,7 @@ from mmdense.engine import launch
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_dataset
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config
 from mmdense.files import replacing
 from mmdense.inference import drawing
 
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    find_toolbox(cfg)
+    check_model_config(cfg)
     check_data(cfg, (f'{args.split}_dataloader',))
     dataset = build_dataset(cfg, args.split)
     visualizer = drawing.build_visualizer(cfg, dataset.metainfo)

@@ -33,7 +33,7 @@ DATA = Path('data/digit_scenes')
 WORK = Path('work_dirs')
 PICTURES = WORK / 'demo'
 NUM_PICTURES = 6
-CODE = ('backbones', 'heads', 'serialization', 'engine')  # what a training depends on
+CODE = ('.', 'backbones', 'heads', 'families', 'serialization', 'engine')  # what a run depends on
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
 LOADED = re.compile(r'loaded (\d+ of \d+) tensors')
 

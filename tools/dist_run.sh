@@ -9,7 +9,7 @@ if ! [[ "$processes" =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 # Bad input ends here with one line instead of one traceback per process.
-LOCAL_WORLD_SIZE=$processes python "$tool" "${@:3}" --dry-run
+MMDENSE_CHECKED=0 LOCAL_WORLD_SIZE=$processes python "$tool" "${@:3}" --dry-run
 export MMDENSE_CHECKED=1
 exec torchrun \
     --nnodes="${NNODES:-1}" \

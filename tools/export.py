@@ -20,7 +20,7 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.engine import launch
 from mmdense.engine.building import load_model
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError
 from mmdense.files import replacing
 from mmdense.inference.export import FORMATS, Exported, get_meta, write_and_compare
@@ -47,6 +47,7 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
+    check_model_config(cfg)
     task = find_toolbox(cfg).task
     out = Path(args.out)
     if out.suffix not in FORMATS:

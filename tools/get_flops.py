@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.flops import measure
 from mmdense.inference.flops_report import as_json, print_table
@@ -53,6 +53,7 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
         UserError: When it is no config of a model, or the size is none.
     """
     cfg = read_config(args.config, args.cfg_options)
+    check_model_config(cfg)
     shape = args.shape or find_toolbox(cfg).shape
     if len(shape) > 2 or min(shape) < 32:
         raise UserError(
@@ -73,7 +74,7 @@ def main() -> None:
     if args.json:
         print(as_json(found, args.config, args.by_module, original))
     else:
-        print_table(found, cfg.default_scope == 'mmdet', args.by_module, original)
+        print_table(found, find_toolbox(cfg).task == 'detector', args.by_module, original)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if not (ROOT / 'configs').is_dir():
+        raise UserError('the pages are written in a checkout, and this is an installed package')
     if args.measure:
         for path in metafiles():
             measure_family(path)

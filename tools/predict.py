@@ -22,7 +22,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config
 from mmdense.errors import UserError
 from mmdense.inference import drawing
 from mmdense.inference.predict import (
@@ -60,7 +60,7 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
-    find_toolbox(cfg)
+    check_model_config(cfg)
     device = pick_device(args.device)
     out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
     images = find_images(args.inputs, out_dir)

@@ -8,6 +8,8 @@ python tools/print_config.py configs/paca/paca_t_in1k.py --diff configs/paca/pac
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
@@ -54,6 +56,8 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     if args.diff:
+        if not sys.stdout.isatty():  # or rich would wrap long lines
+            os.environ.setdefault('COLUMNS', '1000')
         print(Config.diff(cfg, read_config(args.diff)).strip() or 'no difference')
     elif args.out:
         write(cfg, args.out)

@@ -21,7 +21,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
-from mmdense.engine.toolboxes import find_toolbox
+from mmdense.engine.toolboxes import check_model_config
 from mmdense.errors import UserError
 from mmdense.inference.drawing import packs_rgb, to_picture
 from mmdense.inference.predict import load_image
@@ -64,7 +64,7 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
-    find_toolbox(cfg)
+    check_model_config(cfg)
     device = pick_device(args.device)
     batch = load_image(build_pipeline(cfg), args.image)
     model = load_model(cfg, args.checkpoint, device)

@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
 from mmdense.inference.flops import measure
-from mmdense.tools.model_zoo import get_shape, metafiles, pages
+from mmdense.inference.model_zoo import get_shape, metafiles, pages
 
 ROOT = Path(mmdense.__file__).parent
 CONFIGS = {

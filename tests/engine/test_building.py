@@ -12,6 +12,7 @@ from mmdense.engine import building, launch, training
 from mmdense.engine.building import pick_device, told_in_one_line
 from mmdense.engine.data import find_classes, find_num_classes
 from mmdense.errors import UserError, last_line
+from mmdense.files import config_root
 from mmdense.serialization.checkpoint import get_classes
 
 
@@ -180,6 +181,13 @@ def test_real_builders():
     ):
         with pytest.raises(UserError, match=message), told_in_one_line('it cannot be built'):
             MODELS.build(model)
+
+
+def test_a_misspelt_option_of_a_class_that_inherits():
+    cfg = Config.fromfile(config_root() / 'digits' / 'upernet_paca_digits.py')
+    cfg.model.decode_head.chanels = 3
+    with pytest.raises(UserError, match="unexpected keyword argument 'chanels'"):
+        building.build_model(cfg, 'meta')
 
 
 def config_of(number: int, **dataset: object) -> Config:

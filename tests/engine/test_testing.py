@@ -282,3 +282,13 @@ def test_predictions_of_a_segmentor_go_to_a_folder():
     before = dict(cfg.test_evaluator)
     enable_dump(cfg, 'maps')
     assert cfg.test_evaluator == ConfigDict(before, output_dir='maps', keep_results=True)
+
+
+@pytest.mark.parametrize('scope', CONFIGS)
+def test_augmented_predictions_are_written_and_drawn_too(scope, tmp_path):
+    cfg = load(scope)
+    enable_tta(cfg)
+    enable_visualization(cfg, False, str(tmp_path / 'pictures'), 0)
+    enable_dump(cfg, str(tmp_path / 'predictions.pkl'))
+    assert 'pictures' in str(cfg.default_hooks.visualization) + str(cfg.get('visualizer'))
+    assert 'predictions.pkl' in str(cfg.test_evaluator)

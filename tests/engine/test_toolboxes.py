@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from mmdense.engine.toolboxes import TOOLBOXES, find_toolbox
+from mmdense.engine.toolboxes import TOOLBOXES, check_model_config, find_toolbox
 from mmdense.errors import UserError
 from mmdense.inference import drawing
 from mmdense.inference.predict import describe, predict
@@ -112,9 +112,14 @@ def test_predictions_come_without_logits():
     ],
     ids=str,
 )
-def test_other_configs_have_no_row(cfg):
+def test_other_configs_are_refused(cfg):
     with pytest.raises(UserError, match='no config of a classifier, detector or segmentor'):
-        find_toolbox(Config(cfg))
+        check_model_config(Config(cfg))
+
+
+def test_other_scopes_have_no_row():
+    with pytest.raises(UserError, match="default_scope 'mmpose' is none of mmpretrain, mmdet"):
+        find_toolbox(Config(dict(default_scope='mmpose')))
 
 
 def test_made_up_boxes_lie_in_the_image_and_masks_fill_them():

@@ -100,8 +100,8 @@ FAMILY = Family(
     variants={'toy_nano': Variant('toy_n_in1k', 0.9)},
     naming=Naming(r'body\d\.', published_names),
     watches=(
-        Watch('residuals', Toy, r'blocks\.\d+$', show_residuals),
-        Watch('features', Toy, r'^stages\.\d+$', pyramid_features),
+        Watch('residuals', 'mmdense.Toy', r'blocks\.\d+$', show_residuals),
+        Watch('features', 'mmdense.Toy', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
     tiny={'Toy': dict(arch='nano')},
