@@ -36,6 +36,8 @@ pytest_add_cli_args=-p
     no:xdist
     -o
     addopts=
+    -m
+    not slow
 also_copy=mmdense
 process_isolation=forkserver
 """

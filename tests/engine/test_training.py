@@ -96,6 +96,7 @@ def make_shallow(backbone: dict) -> None:
     backbone['arch'] = arch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains_evaluates_saves_and_resumes(name, place):
     cfg = load(name)
