@@ -1,0 +1,33 @@
+"""Whether a checkpoint file is whole: cut off, or with a bit that is not as it was written."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+ZIP_START = b'PK\x03\x04'
+
+
+def find_damage(path: str | Path) -> str | None:
+    """What is wrong with the bytes of a checkpoint file; None when nothing is.
+
+    PyTorch writes zip archives, with a CRC-32 of each record that ``torch.load`` does not look at.
+    Files of other formats hold no checksums: of those an empty one is noticed, and no more.
+
+    Args:
+        path: A file that can be read.
+    """
+    path = Path(path)
+    with path.open('rb') as file:
+        start = file.read(len(ZIP_START))
+    if not start:
+        return 'it is empty'
+    if start != ZIP_START:
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        return f'it is cut off or damaged ({error})'
+    return f"its record '{record}' does not fit its checksum: it is damaged" if record else None
