@@ -1,7 +1,8 @@
 """One config of each family and method trains, evaluates, saves and resumes on digit scenes.
 
-The config's own model, optimizer, schedule and hooks, with the published widths but one or two
-blocks per stage; the digit scenes stand in for COCO, ADE20K and ImageNet.
+The config's own model, optimizer, schedule and hooks, with the backbone's published widths but one
+or two blocks per stage, and narrow layers within the toolboxes' heads; the digit scenes stand in for
+COCO, ADE20K and ImageNet.
 """
 
 import copy
@@ -60,6 +61,7 @@ def load(name: str) -> Config:
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = (128, 128)
     make_shallow(cfg.model.backbone)
+    make_narrow(cfg.model)
     cfg.model.backbone.pop('init_cfg', None)
     if cfg.train_cfg.get('by_epoch', 'Epoch' in cfg.train_cfg.get('type', '')):
         cfg.train_cfg.update(max_epochs=1, val_interval=1)
@@ -94,6 +96,19 @@ def make_shallow(backbone: dict) -> None:
         if len(backbone.get('out_indices', ())) == 4:
             backbone['out_indices'] = (0, 1, 2, 3)
     backbone['arch'] = arch
+
+
+def make_narrow(node: object) -> None:
+    """The layers of a second stage, and of UPerHead, which hold most of a small model's weights."""
+    if isinstance(node, dict):
+        if 'fc_out_channels' in node:
+            node['fc_out_channels'] = 64
+        if node.get('type') == 'UPerHead':
+            node['channels'] = 64
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            make_narrow(child)
 
 
 @pytest.mark.slow
