@@ -1,6 +1,6 @@
-"""Makes the installed stack whole: mmcv's operators without a compiler, configs by package name.
+"""Makes the installed stack whole: mmcv's operators, configs by package name, a newer transformers.
 
-``apply()`` runs when ``mmdense`` is imported and does two things, each only where needed.
+``apply()`` runs when ``mmdense`` is imported and does three things, each only where needed.
 
 1. **Operators.** mmcv is often installed as pure Python (no ``mmcv._ext``), and then nothing that
    imports ``mmcv.ops`` starts. The operators that detectors and segmentors reach have compiled
@@ -10,6 +10,9 @@
 2. **Configs.** mmengine finds ``_base_ = 'mmdet::...'`` through a fixed table from import names to
    distribution names. The maintained OpenMMLab distributions have other names, and third-party
    packages are absent; their import names work as they are, so the table says so.
+3. **transformers.** mmpretrain's vision-language models are written for transformers 4; beside a
+   newer one their import ends that of every other model. They are then left out, by mmpretrain's
+   own switch for machines without transformers.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+MAX_TRANSFORMERS = 4
 CONFIG_PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmdense')
 
 
@@ -40,6 +44,19 @@ def apply() -> None:
         # Mask2Former: on a GPU too, take mmcv's formulation in PyTorch instead of its kernel.
         multi_scale_deform_attn.IS_CUDA_AVAILABLE = False
     mend_config_lookup()
+    if has_new_transformers():
+        from mmpretrain.utils import dependency
+
+        dependency.WITH_MULTIMODAL = False
+
+
+def has_new_transformers() -> bool:
+    """Whether the installed transformers is newer than mmpretrain can import."""
+    try:
+        version = importlib.metadata.version('transformers')
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return int(version.partition('.')[0]) > MAX_TRANSFORMERS
 
 
 def mend_config_lookup() -> None:

@@ -4,8 +4,10 @@ python tests/mutants.py engine/checks.py serialization/matching.py    # or: make
 python tests/mutants.py                                               # the files changed since HEAD
 
 mutmut plants and runs them, in a copy of the package below ``build/``. Of each file a random sample
-is tried, against the tests of the room that the file is in. What survives is printed as a diff;
-faults that change nothing are listed, with the reason, in ``tests/mutants_equivalent.txt``.
+is tried, against the tests of the room that the file is in and of the tools that call it. What
+survives is printed as a diff; faults that change nothing are listed, with the reason, in
+``tests/mutants_equivalent.txt``, and survivors that change the wording of a message alone are
+counted with them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +28,7 @@ EQUIVALENT = ROOT / 'tests' / 'mutants_equivalent.txt'
 # mutmut's exit codes: the tests fail, or run without end; they pass, or none reaches the fault.
 SEEN, ALIVE = {1, 3, -24, 24, 36, 152, 255}, {0, 5, 33}
 ROOMS = ('backbones', 'data', 'engine', 'families', 'heads', 'inference', 'serialization')
+CALLED_BY_TOOLS = ('engine', 'inference', 'serialization')
 SETTINGS = """\
 [mutmut]
 source_paths=mmdense
@@ -63,7 +67,7 @@ def find_tests(file: str) -> list[str]:
     """The tests of the room that a module is in, or those named after a module of the root."""
     room = Path(file).parts[0]
     if room in ROOMS:
-        return [f'tests/{room}']
+        return [f'tests/{room}', *(['tests/tools'] if room in CALLED_BY_TOOLS else [])]
     found = (ROOT / 'tests').glob(f'test_{Path(file).stem}*.py')
     return [str(path.relative_to(ROOT)) for path in found]
 
@@ -111,6 +115,13 @@ def describe(name: str) -> str:
     return '\n'.join(line[0] + ' ' + line[1:].strip() for line in changed)
 
 
+def is_wording(change: str) -> bool:
+    """Whether a fault changes letters of a text of several words, and nothing else."""
+    old, new = ('\n'.join(re.findall(rf'^\{sign} (.*)', change, re.M)) for sign in '-+')
+    same = old.casefold() == new.replace('XX', '').casefold()
+    return same and any(' ' in text for _, text in re.findall(r"""(['"])(.*?)\1""", new))
+
+
 def main() -> None:
     args = parse_args()
     files = args.files or find_changed()
@@ -137,7 +148,11 @@ def main() -> None:
         codes = {name: code for name, code in read_results(file).items() if name in sample}
         codes = {name: code for name, code in codes.items() if code in SEEN | ALIVE}
         alive = {name: describe(name) for name, code in codes.items() if code in ALIVE}
-        real = {k: change for k, change in alive.items() if not change or change not in equivalent}
+        real = {
+            name: change
+            for name, change in alive.items()
+            if not change or not (change in equivalent or is_wording(change))
+        }
         total = len(codes) - len(alive) + len(real)
         killed, tried = killed + total - len(real), tried + total
         print(f'{file}: {total - len(real)} of {total} seen, {len(alive) - len(real)} equivalent')

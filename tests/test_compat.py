@@ -1,6 +1,8 @@
 """The bridge: mmcv's operators equal a compiled mmcv, the others say what to do."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,3 +139,28 @@ def test_applying_twice_changes_nothing():
     before = sys.modules['mmcv._ext']
     compat.apply()
     assert sys.modules['mmcv._ext'] is before
+
+
+NEW_TRANSFORMERS = """
+import mmdense
+import mmpretrain.models, mmpretrain.datasets, mmpretrain.apis, mmdet.models, mmseg.models
+from mmpretrain.registry import MODELS
+try:
+    MODELS.build(dict(type='BlipCaption'))
+except ImportError:
+    print('left out')
+"""
+
+
+def test_a_transformers_that_mmpretrain_cannot_import(tmp_path):
+    """One of version 5, empty but for its version, takes the vision-language models alone."""
+    (tmp_path / 'transformers').mkdir()
+    (tmp_path / 'transformers' / '__init__.py').touch()
+    info = tmp_path / 'transformers-5.0.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n')
+    env = dict(os.environ, PYTHONPATH=str(tmp_path))
+    command = [sys.executable, '-c', NEW_TRANSFORMERS]
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split('\n')[-2] == 'left out'

@@ -40,7 +40,8 @@ CONFIGS = {
 }
 STACK = ('torch', 'torchvision', *ONEDL.values(), 'timm', 'numpy')
 OPENCV = ('opencv-python-headless', 'opencv-python')  # both write the folder cv2
-OPTIONAL = ('onnx', 'onnxruntime', 'onnxscript')
+OPTIONAL = ('onnx', 'onnxruntime', 'onnxscript', 'transformers')
+MAX_TRANSFORMERS = 4  # as in compat.py, which may be what is broken
 COLLECT = """import json, mmengine.utils.dl_utils as utils
 print(json.dumps(utils.collect_env(), default=str))"""
 NOT_LISTED = ('numpy_random_seed', 'PyTorch compiling details')  # of what mmengine collects
@@ -118,6 +119,21 @@ def check_twins() -> str | Finding:
         'FAIL',
         f'{", ".join(found)} is installed beside {", ".join(ours)}, and they share names',
         f'{PIP} uninstall -y {" ".join(found)} && {reinstall(*ours)}',
+    )
+
+
+def check_transformers() -> str | Finding:
+    """transformers is one that mmpretrain can import, or none, or mmdense steps in."""
+    version = find_version('transformers')
+    if version is None:
+        return 'transformers is not installed; only vision-language models need it'
+    if int(version.split('.')[0]) <= MAX_TRANSFORMERS:
+        return f'transformers {version}'
+    return Finding(
+        'note',
+        f'transformers {version} is newer than mmpretrain can import: without mmdense its import '
+        "ends in 'NoneType takes no arguments', with it the vision-language models are left out",
+        f"{PIP} install 'transformers<{MAX_TRANSFORMERS + 1}'",
     )
 
 
@@ -205,6 +221,7 @@ CHECKS = {
     'installation': Check(lambda: f'mmdense {metadata.version("mmdense")}', INSTALL),
     'requirements': Check(check_requirements, INSTALL, ('installation',)),
     'twins': Check(check_twins, INSTALL),
+    'transformers': Check(check_transformers, ''),
     'torch': Check(check_torch, reinstall('torch', 'torchvision', 'numpy', deps='')),
     'opencv': Check(partial(check_import, 'cv2'), reinstall(HEADLESS)),
     'mmcv': Check(check_mmcv, reinstall('onedl-mmcv'), ('torch', 'opencv')),

@@ -1,7 +1,7 @@
 """One config of each family and method trains, evaluates, saves and resumes on digit scenes.
 
 The config's own model, optimizer, schedule and hooks, with the backbone's published widths but one
-or two blocks per stage, and narrow layers within the toolboxes' heads; the digit scenes stand in for
+or two blocks per stage, and narrow layers in the toolboxes' heads; the digit scenes stand in for
 COCO, ADE20K and ImageNet.
 """
 

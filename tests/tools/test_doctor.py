@@ -276,3 +276,13 @@ class TestPackages:
 def test_gpus_are_used_where_there_are_some(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     assert doctor.find_devices() == ['cpu', 'cuda']
+
+
+@pytest.mark.parametrize('version, status', [(None, 'ok'), ('4.57.1', 'ok'), ('5.23.0', 'note')])
+def test_transformers(distributions, version, status):
+    distributions(transformers=version)
+    found = examine(doctor.CHECKS['transformers'], {})
+    assert found.status == status
+    if status == 'note':
+        assert 'NoneType takes no arguments' in found.text
+        assert found.remedy == f"{doctor.PIP} install 'transformers<5'"
