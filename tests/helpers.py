@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -72,6 +73,16 @@ def check_gradients(
             numeric = (values[0] - values[1]) / (2 * step)
             analytic = (grad * direction).sum().item()
             assert numeric == pytest.approx(analytic, rel=1e-4, abs=1e-5), key
+
+
+def assert_near(got: torch.Tensor, want: np.ndarray, atol: float) -> None:
+    """Every number within ``atol`` of the golden data's."""
+    np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=atol)
+
+
+def float32_tolerance(spec: dict) -> float:
+    """What float32 may differ by from the originals in float32, given how those differ."""
+    return max(5e-5, 30 * spec['f32_vs_f64_max_abs'])
 
 
 def check_fails(result: tuple[int, str, str], *messages: str) -> None:

@@ -7,13 +7,10 @@ float32 and fails in float64.
 
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, FAMILY, build_in
+from helpers import CONFIGS, FAMILY, assert_near, build_in, float32_tolerance
 from mmengine.config import Config
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 
 from mmdense.backbones.msf import GroupedLinear, sincos_position
 from mmdense.serialization.conversion import convert, restore
@@ -42,7 +39,6 @@ VARIANTS = {
     'SimpleViTS_msf': 'msf/msf_s_in1k.py',
     'SimpleViTS_msf-g2': 'msf/msf_s_g2_in1k.py',
 }
-(PACA_HEAD,) = FAMILY['paca'].head_naming
 DTYPES = [torch.float32, torch.float64]
 MSF_POSITIONS = 2e-6  # the published position table is float32 in every precision
 
@@ -58,14 +54,6 @@ def count(model: torch.nn.Module) -> int:
 def run(model: torch.nn.Module, x: torch.Tensor, **kwargs):
     with torch.inference_mode():
         return model(x, **kwargs)
-
-
-def assert_near(got: torch.Tensor, want: np.ndarray, atol: float) -> None:
-    np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=atol)
-
-
-def float32_tolerance(spec: dict) -> float:
-    return max(5e-5, 30 * spec['f32_vs_f64_max_abs'])
 
 
 def check_map(ref, name: str, spec: dict, got: torch.Tensor) -> None:
@@ -204,64 +192,6 @@ def test_conversion_goes_both_ways(variant):
     restored = restore(variant.state, FAMILY[family])
     assert restored.keys() == variant.published.keys()
     assert all(torch.equal(restored[key], value) for key, value in variant.published.items())
-
-
-# PaCa's head
-
-
-@pytest.fixture(scope='module', params=['pacaseghead', 'pacaseghead_base'])
-def head_reference(request, golden):
-    return golden(request.param)
-
-
-@pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_paca_head(head_reference, dtype):
-    """Class logits, cluster logits and losses."""
-    ref = head_reference
-    cfg = {k: ref.manifest['config'][k] for k in ('in_channels', 'channels', 'num_classes')}
-    loss = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
-    for averaged in (True, False):
-        loss['avg_non_ignore'] = averaged
-        head = build(
-            dict(
-                type='mmdense.PaCaSegHead',
-                **cfg,
-                norm_cfg=dict(type='BN'),
-                loss_decode=dict(loss),
-                loss_cluster=dict(loss, loss_name='loss_cluster', loss_weight=0.4),
-            )
-        )
-        assert count(head) == ref.manifest['num_params']
-        head.load_state_dict(PACA_HEAD.convert(ref.state(torch.float32)), strict=True)
-        head.to(dtype)
-        inputs = [ref.image(spec, dtype) for spec in ref.manifest['inputs']]
-        label = ref.label(ref.manifest['loss']['label'])
-        samples = [
-            SegDataSample(gt_sem_seg=PixelData(data=image_label[None])) for image_label in label
-        ]
-        with torch.inference_mode():
-            logits = dict(zip(('logits', 'c_raw'), head.get_logits(inputs)))
-            losses = head.loss(inputs, samples, {})
-            assert torch.equal(head(inputs), logits['logits'])
-        for name, got in logits.items():
-            spec = ref.manifest['outputs'][name]
-            if dtype == torch.float64:
-                assert_near(got.mean((2, 3)), ref.vectors[f'{name}_class_mean'], 2e-6)
-                assert_near(got.mean(1), ref.vectors[f'{name}_loc_mean'], 2e-6)
-            else:
-                assert_near(got[:, ::5], ref.vectors[name], float32_tolerance(spec))
-        values = ref.manifest['loss'][f'values_f{dtype.itemsize * 8}']
-        start = '' if averaged else 'avg_non_ignore=False '
-        names = {
-            'loss_ce': 'decode.loss_ce',
-            'acc_seg': 'decode.acc_seg',
-            'loss_cluster': 'paca.loss_ce',
-            'acc_cluster': 'paca.acc_seg',
-        }
-        assert losses.keys() == names.keys()
-        for name, published in names.items():
-            rel = 1e-8 if dtype == torch.float64 else 1e-5
-            assert losses[name].item() == pytest.approx(values[start + published], rel=rel)
 
 
 # tiny networks, one option changed

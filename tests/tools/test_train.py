@@ -180,6 +180,7 @@ model = dict(decode_head=head, auxiliary_head=head)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', PIPELINES)
 def test_two_processes_equal_one_with_the_doubled_batch(place, train, scope):
     """Same script, same data: losses and weights of 2 x 2 images and of 1 x 4 agree to rounding."""
@@ -217,6 +218,7 @@ def test_threads_between_processes_end_with_the_run(place, train, monkeypatch):
     assert names and not any('gloo' in name for name in names)
 
 
+@pytest.mark.slow
 def test_evaluation_by_two_processes_equals_one(there, run_tool):
     if torch.cuda.is_available():
         pytest.skip('about processes on the CPU')
