@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test lint mutants clean
+.PHONY: env data demo demo-scratch zoo test test-newest lint mutants clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -23,6 +23,10 @@ zoo: env
 # Two workers of one thread each.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Beside the newest torch, timm, transformers and numpy that pip finds.
+test-newest:
+	@PYTHON=$(PYTHON) bash tests/newest.sh build/newest
 
 lint: env
 	$(BIN)/ruff check .

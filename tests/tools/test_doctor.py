@@ -84,7 +84,7 @@ class TestHere:
         found = json.loads(out)
         assert code == 0 and found.keys() == {'installed', 'checks'}
         assert [check['name'] for check in found['checks']] == list(doctor.CHECKS)
-        assert {check['status'] for check in found['checks']} == {'ok'}
+        assert {check['status'] for check in found['checks']} <= {'ok', 'note'}
         assert found['installed']['onedl-mmengine'] == importlib.metadata.version('onedl-mmengine')
 
 
