@@ -13,8 +13,10 @@ import torch  # isort: skip
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, DefaultScope
+from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -111,7 +113,7 @@ def make_config(work_dir: str | Path, **settings: object) -> Config:
         param_scheduler=dict(type='ExponentialLR', gamma=0.9, by_epoch=max_iters is None),
         custom_hooks=[dict(type='ActHook', **hook) for hook in settings.pop('hooks', ())],
         work_dir=str(work_dir),
-        launcher='none',
+        launcher='pytorch' if 'RANK' in os.environ else 'none',
         env_cfg={},
         experiment_name=f'{Path(work_dir).name}_{time.time_ns()}',
     )
@@ -124,8 +126,16 @@ def make_config(work_dir: str | Path, **settings: object) -> Config:
         cfg['val_dataloader'] = dict(loader, sampler=dict(type='DefaultSampler', shuffle=False))
         cfg['val_evaluator'] = dict(type='ToyMetric')
         cfg['val_cfg'] = dict()
-    cfg['default_hooks'] = dict(checkpoint=dict(dict(type='CheckpointHook', interval=1), **settings))
+    cfg['default_hooks'] = dict(
+        checkpoint=dict(dict(type='CheckpointHook', interval=1), **settings)
+    )
     return Config(cfg)
+
+
+def forget_runs() -> None:
+    """Drop what mmengine keeps of runs in this process."""
+    for manager in (DefaultScope, MMLogger, MessageHub, Visualizer):
+        manager._instance_dict.clear()
 
 
 def train(work_dir: str | Path, resume: str | None = None, **settings: object) -> None:
@@ -141,6 +151,7 @@ def fork(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
     if pid:
         return pid
     os.setsid()
+    forget_runs()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
