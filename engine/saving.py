@@ -228,13 +228,23 @@ def read_progress(path: Path) -> tuple[str, int] | None:
     damage = None if path.stat().st_size else find_damage(path)
     if damage:
         raise UserError(damage)
-    state = load_file(path, lazily=True)
-    if not isinstance(state, dict) or not RESUMABLE <= state.keys():
+    meta = get_training_meta(load_file(path, lazily=True))
+    return None if meta is None else (str(meta.get('time', '')), meta['iter'])
+
+
+def get_training_meta(checkpoint: dict) -> dict | None:
+    """``meta`` of a checkpoint that training can continue from; None of weights alone.
+
+    Raises:
+        UserError: When it does not say how far the training was.
+    """
+    if not isinstance(checkpoint, dict) or not RESUMABLE <= checkpoint.keys():
         return None
-    meta = state['meta']
-    if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int):
-        raise UserError('it does not say after which iteration it was written')
-    return str(meta.get('time', '')), meta['iter']
+    meta = checkpoint['meta']
+    numbers = [meta.get(key) for key in ('epoch', 'iter')] if isinstance(meta, dict) else [None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise UserError('it does not say how many epochs and iterations it was trained')
+    return meta
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ..serialization.checkpoint import load_file
 from .building import build_runner
 from .interrupts import stop_listening
 from .launch import is_main_process
-from .saving import RESUMABLE, find_checkpoint, lock_work_dir
+from .saving import find_checkpoint, get_training_meta, lock_work_dir
 
 # Added to every run.
 HOOKS = [
@@ -61,12 +61,16 @@ def set_resume(cfg: Config, resume: str) -> None:
     cfg.resume = True
     cfg.load_from = resume
     state = load_file(resume, lazily=True)
-    if not RESUMABLE <= state.keys():
+    try:
+        meta = get_training_meta(state)
+    except UserError as error:
+        raise UserError(f"--resume: '{resume}': {error}") from error
+    if meta is None:
         raise UserError(
             f"--resume: '{resume}' holds weights but no training state; start from it with "
             f'--cfg-options load_from={resume}'
         )
-    seed = state['meta'].get('seed')
+    seed = meta.get('seed')
     if isinstance(seed, int):  # mmengine reads it when the order of the data is settled
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
 

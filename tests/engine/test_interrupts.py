@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT
-from toy import fork, run, train, wait
+from toy import fork, make_config, run, train, wait
 
-from mmdense.engine import interrupts, launch
+from mmdense.engine import interrupts, launch, training
 from mmdense.engine.interrupts import Listener, find_command
 from mmdense.engine.saving import find_checkpoint
 from mmdense.serialization.checkpoint import load_file
@@ -83,9 +84,6 @@ def test_twice_is_at_once(tmp_path):
 
 def test_no_checkpoint_hook(tmp_path):
     def go() -> None:
-        from mmdense.engine import training
-        from toy import make_config
-
         cfg = make_config(tmp_path / 'run', hooks=[dict(at=2, code=KILL.format(15))])
         cfg.default_hooks.checkpoint = None
         training.train(cfg)
@@ -95,12 +93,14 @@ def test_no_checkpoint_hook(tmp_path):
 
 
 def test_a_full_disk_is_told(tmp_path):
-    code = (
-        KILL.format(15)
-        + '; import mmdense.files as f; f.os.fsync = lambda _: exec("raise OSError(28, \'No space\')")'
-    )
-    hooks = [dict(at=3, code=code)]
-    assert run(tmp_path / 'log', train, tmp_path / 'run', hooks=hooks) == 1
+    def go() -> None:
+        def fail(path: Path, data: bytes) -> None:
+            raise OSError(28, 'No space')
+
+        Path.write_bytes = fail
+        train(tmp_path / 'run', hooks=[dict(at=3, code=KILL.format(15))])
+
+    assert run(tmp_path / 'log', go) == 1
     assert "interrupted.pth' cannot be written: No space" in (tmp_path / 'log').read_text()
 
 
@@ -247,24 +247,19 @@ def test_starts_that_may_not_be_the_first(environ, expected, monkeypatch):
 
 def fork_ranks(tmp_path: Path, port: str, rank_hooks: dict[int, list], **settings: object) -> list:
     """Two ranks of one training, connected by gloo."""
-    pids = []
-    for rank in (0, 1):
-        environ = dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_PORT=port)
-        environ.update(MASTER_ADDR='127.0.0.1', LOCAL_WORLD_SIZE='2')
 
-        def go(environ: dict = environ, hooks: list = rank_hooks.get(rank, [])) -> None:
-            os.environ.update(environ)
-            torch.set_num_threads(1)
-            train(tmp_path / 'run', hooks=hooks, **settings)
+    def go(rank: int) -> None:
+        environ = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
+        environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        os.environ.update({k: str(v) for k, v in environ.items()})
+        torch.set_num_threads(1)
+        train(tmp_path / 'run', hooks=rank_hooks.get(rank, []), **settings)
 
-        pids.append(fork(tmp_path / f'log{rank}', go))
-    return pids
+    return [fork(tmp_path / f'log{rank}', go, rank) for rank in (0, 1)]
 
 
 @pytest.fixture
 def port() -> str:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return str(probe.getsockname()[1])
