@@ -86,12 +86,12 @@ def run(main: Callable[[], None]) -> None:
         disconnect()
         raise
     except KeyboardInterrupt:
-        stop(128 + signal.SIGINT, 'stopped')
+        sys.exit(128 + signal.SIGINT)
     except (UserError, RuntimeError) as error:
         line = last_line(error) if isinstance(error, UserError) else explain_loss(error)
         if line is None or os.environ.get('MMDENSE_TRACEBACK') == '1':
             raise
-        stop(1, f'error: {line}')
+        stop(f'error: {line}')
     disconnect()
 
 
@@ -105,13 +105,14 @@ def disconnect() -> None:
         torch.distributed.destroy_process_group()
 
 
-def stop(code: int, line: str) -> None:
+def stop(line: str) -> None:
     """End with a line; among other processes without a word to those, which may be gone."""
-    print(line, file=sys.stderr, flush=True)
     if torch.distributed.is_initialized():
+        print(line, file=sys.stderr)
         sys.stdout.flush()
-        os._exit(code)  # gloo's threads would abort a slower end
-    sys.exit(code)
+        sys.stderr.flush()
+        os._exit(1)  # gloo's threads would abort a slower end
+    sys.exit(line)
 
 
 def explain_loss(error: RuntimeError) -> str | None:

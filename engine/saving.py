@@ -223,7 +223,7 @@ def read_progress(path: Path) -> tuple[str, int] | None:
         UserError: When the file cannot be read.
     """
     if path.is_dir():
-        newest = max((file.stat().st_mtime for file in path.rglob('*')), default=0)
+        newest = max(file.stat().st_mtime for file in (path, *path.rglob('*')))
         return time.strftime('%Y%m%d_%H%M%S', time.localtime(newest)), 0
     damage = None if path.stat().st_size else find_damage(path)
     if damage:

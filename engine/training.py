@@ -54,12 +54,13 @@ def set_resume(cfg: Config, resume: str) -> None:
         if is_main_process():
             print(*passed, f"resuming from '{path}'" if path else NOTHING_YET, sep='\n', flush=True)
         cfg.resume = path is not None
-        if path is None or path.is_dir():
-            cfg.load_from = path and str(path)
+        if path is None:
             return
         resume = str(path)
     cfg.resume = True
     cfg.load_from = resume
+    if Path(resume).is_dir():  # DeepSpeed's, which reads it by itself
+        return
     state = load_file(resume, lazily=True)
     try:
         meta = get_training_meta(state)

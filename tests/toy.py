@@ -188,4 +188,5 @@ def run(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
 
 if __name__ == '__main__':
     settings = Config.fromfile(sys.argv[1]).to_dict()
-    launch.run(lambda: train(**settings))
+    resume = 'auto' if launch.may_have_begun() else None
+    launch.run(lambda: train(resume=resume, **settings))

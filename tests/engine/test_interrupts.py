@@ -283,7 +283,7 @@ def test_a_rank_that_dies(tmp_path, port):
     said = (tmp_path / 'log0').read_text()
     assert 'error: rank 0 lost the connection to another rank' in said
     assert 'Traceback' not in said
-    assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'epoch_1.pth'
+    assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'epoch_2.pth'
 
 
 @pytest.mark.slow
@@ -291,15 +291,16 @@ class TestLauncher:
     """The processes that dist_run.sh starts, and what becomes of them."""
 
     def start(self, tmp_path: Path, port: str, code: str, **settings: object) -> subprocess.Popen:
-        settings = dict(settings, work_dir=str(tmp_path / 'run'), max_epochs=50)
+        options = ['--nproc_per_node=2', f'--master_port={port}', *settings.pop('options', [])]
+        settings = dict(dict(max_epochs=50), **settings, work_dir=str(tmp_path / 'run'))
         settings['hooks'] = [dict(at=2, code=f'open("{tmp_path}/on", "w"); {code}')]
         (tmp_path / 'toy.py').write_text('\n'.join(f'{k} = {v!r}' for k, v in settings.items()))
         command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'dist_launch.py']
-        command += ['--nproc_per_node=2', f'--master_port={port}', '--shutdown-timeout=60']
+        command += ['--shutdown-timeout=60', *options]
         command += [ROOT / 'tests' / 'toy.py', tmp_path / 'toy.py']
         path = os.pathsep.join([str(ROOT.parent), str(ROOT / 'tests')])
         environ = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)
-        with open(tmp_path / 'log', 'w') as log:
+        with open(tmp_path / 'log', 'a') as log:
             return subprocess.Popen(
                 list(map(str, command)), stdout=log, stderr=log, env=environ, cwd=tmp_path
             )
@@ -335,3 +336,12 @@ class TestLauncher:
         assert process.wait(200) == 1
         said = (tmp_path / 'log').read_text()
         assert 'error: rank 1 ' in said and 'SIGKILL' in said and 'Traceback' not in said
+
+    def test_a_lost_rank_is_started_again(self, tmp_path, port):
+        first = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"'
+        code = f'os.environ["RANK"] == "1" and {first} and os.kill(os.getpid(), 9)'
+        settings = dict(max_iters=6, interval=1, options=['--max-restarts=1'])
+        process = self.start(tmp_path, port, code, **settings)
+        assert process.wait(200) == 0, (tmp_path / 'log').read_text()[-3000:]
+        assert 'resuming from' in (tmp_path / 'log').read_text()
+        assert (tmp_path / 'run' / 'iter_6.pth').is_file()
