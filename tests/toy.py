@@ -156,16 +156,20 @@ def fork(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)
-    code = 0
+    code = 1
     try:
         launch.run(lambda: function(*args, **kwargs))
+        code = 0
     except SystemExit as error:
-        code = error.code or 0
+        if isinstance(error.code, str):
+            print(error.code)
+        else:
+            code = error.code or 0
     except BaseException:
         traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    os._exit(code)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def wait(pid: int, seconds: float = 60) -> int:
