@@ -42,7 +42,8 @@ class CheckpointHook(_CheckpointHook):
         ids = hub.runtime_info.pop('keep_ckpt_ids', None)
         ids = [i for i in ids if type(i) is int] if isinstance(ids, list) else []
         kept = ids[-self.max_keep_ckpts :] if self.max_keep_ckpts > 0 else ids
-        hub.update_info('keep_ckpt_ids', kept)
+        if kept:
+            hub.update_info('keep_ckpt_ids', kept)
         # Names of files to be removed as soon as the next checkpoint is whole.
         self.outdated = [self.filename_tmpl.format(i) for i in ids[: len(ids) - len(kept)]]
         self.saved: tuple[int, str] | None = None  # the last: after which iteration, and where
@@ -116,7 +117,7 @@ class CheckpointHook(_CheckpointHook):
             save_optimizer=save_optimizer,
             save_param_scheduler=self.save_param_scheduler or name == INTERRUPTED,
             meta=meta,
-            by_epoch=self.by_epoch,
+            by_epoch=self.by_epoch and name != INTERRUPTED,  # what FlexibleRunner makes meta from
             backend_args=self.backend_args,
             **self.args,
         )

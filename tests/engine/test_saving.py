@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine import fileio
+from torch.utils.data import DataLoader, Dataset
 from toy import fork, make_config, run, train, wait
 
 from mmdense.engine import saving, training
@@ -42,6 +43,16 @@ class TestBackend:
             assert type(backend) is WholeFileBackend
         backend = fileio.get_file_backend(backend_args=dict(backend='local'))
         assert type(backend) is WholeFileBackend
+
+    def test_in_data_workers_too(self):
+        class Backends(Dataset):
+            def __getitem__(self, index: int) -> str:
+                return type(fileio.get_file_backend('x')).__name__
+
+            def __len__(self) -> int:
+                return 1
+
+        assert list(DataLoader(Backends(), num_workers=1)) == [['WholeFileBackend']]
 
     def test_writes_and_reads(self, tmp_path):
         fileio.put(b'abc', tmp_path / 'below' / 'a')
