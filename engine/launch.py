@@ -82,8 +82,11 @@ def run(main: Callable[[], None]) -> None:
         end_with_parent(signal.SIGTERM)
     try:
         main()
-    except SystemExit:
-        disconnect()
+    except SystemExit as error:
+        try:
+            disconnect()
+        except RuntimeError:  # another rank left without a word
+            os._exit(error.code if isinstance(error.code, int) else 1)
         raise
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

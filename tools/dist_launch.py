@@ -6,6 +6,7 @@ signal's number then; 1 when a process was lost.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -16,6 +17,9 @@ LEFT_BY_SIGNAL = (129, 130, 138, 143)  # SIGHUP, SIGINT, SIGUSR1, SIGTERM
 
 
 def main() -> None:
+    # A store for the ranks of each start: the launchers' own mixes up those of a machine that joins
+    # later, whose count of restarts is another.
+    os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     signals = '--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGUSR1'
     try:
         run(parse_args([signals, *sys.argv[1:]]))
