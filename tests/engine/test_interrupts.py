@@ -143,7 +143,7 @@ def test_workers_end_with_their_parent(tmp_path):
     pid, workers = start_with_workers(tmp_path)
     os.kill(pid, signal.SIGKILL)
     assert wait(pid) == -9
-    assert are_gone(workers, 5)
+    assert are_gone(workers, 2)  # torch's own look for it takes five seconds
 
 
 def test_a_worker_that_is_killed(tmp_path):
