@@ -1,14 +1,16 @@
 """mmdense: published vision backbones for dense prediction on OpenMMLab.
 
-Importing the package makes the stack whole (see :mod:`mmdense.compat`) and registers the
-backbones, for the toolboxes by class name and for timm by variant.
+Importing the package makes the stack whole (see :mod:`mmdense.compat`), lets mmengine write files
+whole or not at all, and registers the backbones, for the toolboxes by class name and for timm by
+variant.
 """
 
-from . import compat
+from . import compat, files
 
 __version__ = '0.1.0'
 
 compat.apply()
 
 if __name__ == 'mmdense':  # pytest imports this file once more, as a package named like its folder
+    files.replace_local_backend()
     from . import timm_models  # noqa: F401  (imports the toolboxes, so it comes after their mending)

@@ -23,6 +23,7 @@ from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
 from .building import told_in_one_line
 from .data import find_datasets
+from .saving import check_lock
 
 DATA_HELP = "see 'Data sets' in README.md"
 
@@ -39,6 +40,13 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     check_data(cfg, loaders)
     check_model(cfg, 'train_dataloader' in loaders, whole_model)
     check_work_dir(cfg.work_dir)
+    if 'train_dataloader' in loaders and is_first_machine():
+        check_lock(cfg.work_dir)
+
+
+def is_first_machine() -> bool:
+    """Whether no other machine may have begun with this run; that one would have its work dir."""
+    return os.environ.get('NODE_RANK', '0') == '0' and 'RDZV_ENDPOINT' not in os.environ
 
 
 def check_processes() -> None:

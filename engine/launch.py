@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from mmengine.config import Config
 from ..errors import UserError, last_line
 from .checks import check_run
 from .config import add_cfg_options, read_config
+from .interrupts import end_with_parent
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -53,7 +56,14 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def is_main_process() -> bool:
     """Whether this is the process that checks and speaks for all, before they are connected."""
-    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
+
+
+def may_have_begun() -> bool:
+    """Whether this may be one more start of a run: after a loss, or where machines come and go."""
+    counts = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+    return 'RDZV_ENDPOINT' in os.environ or any(int(os.environ.get(name, 0)) for name in counts)
 
 
 def check_once(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
@@ -65,17 +75,59 @@ def check_once(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None
 def run(main: Callable[[], None]) -> None:
     """Run a tool's main function; bad input ends it with one line and exit code 1.
 
-    With ``MMDENSE_TRACEBACK=1`` in the environment it ends with the traceback, cause included.
+    So does another process of the same run that is lost. With ``MMDENSE_TRACEBACK=1`` in the
+    environment it ends with the traceback, cause included.
     """
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent(signal.SIGTERM)
     try:
         main()
-    except UserError as error:
-        if os.environ.get('MMDENSE_TRACEBACK') == '1':
+    except SystemExit as error:
+        try:
+            disconnect()
+        except RuntimeError:  # another rank left without a word
+            os._exit(error.code if isinstance(error.code, int) else 1)
+        raise
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except (UserError, RuntimeError) as error:
+        line = last_line(error) if isinstance(error, UserError) else explain_loss(error)
+        if line is None or os.environ.get('MMDENSE_TRACEBACK') == '1':
             raise
-        sys.exit(f'error: {last_line(error)}')
+        stop(f'error: {line}')
+    disconnect()
+
+
+def disconnect() -> None:
+    """Leave the other processes of a run, when all are ready to."""
     if torch.distributed.is_initialized():
         # Gloo's threads abort a process that exits while they run, and peers that still need it.
         # They end with the group, which the model's wrapper holds on to until it is collected.
         torch.distributed.barrier()
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def stop(line: str) -> None:
+    """End with a line; among other processes without a word to those, which may be gone."""
+    if torch.distributed.is_initialized():
+        print(line, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # gloo's threads would abort a slower end
+    sys.exit(line)
+
+
+def explain_loss(error: RuntimeError) -> str | None:
+    """A line on a data worker or a rank that is gone; None for any other error."""
+    text = str(error)
+    worker = re.search(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)', text)
+    if worker:
+        return (
+            f'the data worker with process id {worker[1]} was lost, most likely for want of memory '
+            "(fewer num_workers need less); '--resume' continues a training"
+        )
+    if re.search(r'Connection (closed|reset) by peer|Broken pipe|NCCL|gloo', text):
+        rank = os.environ.get('RANK', '0')
+        return f"rank {rank} lost the connection to another rank; '--resume' continues a training"
+    return None

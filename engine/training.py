@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 
 from ..errors import UserError
 from ..serialization.checkpoint import load_file
 from .building import build_runner
+from .interrupts import stop_listening
+from .launch import is_main_process
+from .saving import find_checkpoint, get_training_meta, lock_work_dir
 
 # Added to every run.
-HOOKS = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
+HOOKS = [
+    dict(type='mmdense.CheckInstancesHook'),
+    dict(type='mmdense.MeanLossHook'),
+    dict(type='mmdense.InterruptHook'),  # the last of all
+]
+NOTHING_YET = '--resume: there is no checkpoint yet, so training starts from the beginning'
 
 
 def enable_amp(cfg: Config) -> None:
@@ -33,29 +42,64 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str) -> None:
-    """Continue from a checkpoint file, or for ``'auto'`` from the latest one in the work dir."""
+    """Continue from a checkpoint file, or for ``'auto'`` from the newest whole one in the work dir.
+
+    Raises:
+        UserError: When it cannot be continued from, or of those in the work dir none is whole.
+    """
+    if resume == 'auto':
+        path, passed = find_checkpoint(find_checkpoint_dir(cfg))
+        if path is None and passed:
+            raise UserError(f'--resume: no checkpoint is whole: {"; ".join(passed)}')
+        if is_main_process():
+            print(*passed, f"resuming from '{path}'" if path else NOTHING_YET, sep='\n', flush=True)
+        cfg.resume = path is not None
+        if path is None:
+            return
+        resume = str(path)
     cfg.resume = True
-    if resume != 'auto':
-        cfg.load_from = resume
-    elif Path(cfg.work_dir, 'last_checkpoint').is_file():
-        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
-    else:
-        cfg.load_from = None  # nothing yet: the run starts from the beginning
+    cfg.load_from = resume
+    if Path(resume).is_dir():  # DeepSpeed's, which reads it by itself
         return
-    state = load_file(cfg.load_from, lazily=True)
-    if not {'meta', 'optimizer', 'message_hub'} <= state.keys():
+    state = load_file(resume, lazily=True)
+    try:
+        meta = get_training_meta(state)
+    except UserError as error:
+        raise UserError(f"--resume: '{resume}': {error}") from error
+    if meta is None:
         raise UserError(
-            f"--resume: '{cfg.load_from}' holds weights but no training state; start from it with "
-            f'--cfg-options load_from={cfg.load_from}'
+            f"--resume: '{resume}' holds weights but no training state; start from it with "
+            f'--cfg-options load_from={resume}'
         )
+    seed = meta.get('seed')
+    if isinstance(seed, int):  # mmengine reads it when the order of the data is settled
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+
+
+def find_checkpoint_dir(cfg: Config) -> Path:
+    """The folder that mmengine's hook writes to."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = hook.get('out_dir')
+    if out_dir is None or out_dir == cfg.work_dir:
+        return Path(cfg.work_dir)
+    return Path(out_dir, Path(cfg.work_dir).name)
+
+
+def save_our_way(cfg: Config) -> None:
+    """Save through :class:`mmdense.CheckpointHook` where the config has mmengine's, or none."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault('checkpoint', ConfigDict(interval=1))
+    if hook is not None and hook.get('type') in (None, 'CheckpointHook', CheckpointHook):
+        hook.type = 'mmdense.CheckpointHook'
 
 
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
-    runner = build_runner(cfg)
+    save_our_way(cfg)
     try:
-        runner.train()
+        with lock_work_dir(cfg.work_dir) if is_main_process() else nullcontext():
+            build_runner(cfg).train()
     except ValueError as error:
         if 'need at least one array to concatenate' not in str(error):
             raise
@@ -63,3 +107,5 @@ def train(cfg: Config) -> None:
             'no image of the training set is left: none has an annotation of the classes in '
             "metainfo; check ann_file, metainfo and the data set's filter_cfg"
         ) from error
+    finally:
+        stop_listening()

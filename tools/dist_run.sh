@@ -8,13 +8,25 @@ if ! [[ "$processes" =~ ^[1-9][0-9]*$ ]]; then
     echo "error: the number of GPUs must be a positive integer, not '$processes'" >&2
     exit 2
 fi
-# Bad input ends here with one line instead of one traceback per process.
+if [ -n "${RDZV_ENDPOINT:-}" ]; then # machines meet there, and may come and go
+    meet=(--rdzv_backend=c10d --rdzv_endpoint="$RDZV_ENDPOINT" --rdzv_id="${RDZV_ID:-mmdense}")
+elif [[ "${NNODES:-1}" =~ ^[1-9][0-9]*$ ]]; then
+    meet=(
+        --node_rank="${NODE_RANK:-0}"
+        --master_addr="${MASTER_ADDR:-127.0.0.1}"
+        --master_port="${PORT:-29500}"
+    )
+else
+    echo "error: NNODES=$NNODES needs RDZV_ENDPOINT, a HOST:PORT where the machines meet" >&2
+    exit 2
+fi
+# Bad input ends here with one line instead of one per process.
 MMDENSE_CHECKED=0 LOCAL_WORLD_SIZE=$processes python "$tool" "${@:3}" --dry-run
 export MMDENSE_CHECKED=1
-exec torchrun \
+exec python "$(dirname "$0")/dist_launch.py" \
     --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
+    "${meet[@]}" \
+    --max-restarts="${MAX_RESTARTS:-0}" \
+    --shutdown-timeout="${SHUTDOWN_TIMEOUT:-120}" \
     --nproc_per_node="$processes" \
     "$tool" "${@:3}" --launcher pytorch

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint, or without a value from the latest in the work dir',
+        help='continue from this checkpoint, or without a value from the newest of the work dir',
     )
     parser.add_argument(
         '--amp',
@@ -41,9 +41,13 @@ def main() -> None:
         training.enable_amp(cfg)
     if args.auto_scale_lr:
         training.enable_auto_scale_lr(cfg)
-    if args.resume:
-        training.set_resume(cfg, args.resume)
-    launch.check_once(cfg, ('train_dataloader', 'val_dataloader'), whole_model=bool(args.resume))
+    resume = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
+    if launch.may_have_begun():
+        training.set_resume(cfg, 'auto')
+    if resume and not (launch.may_have_begun() and cfg.resume):
+        training.set_resume(cfg, resume)
+    whole_model = cfg.get('resume', False)
+    launch.check_once(cfg, ('train_dataloader', 'val_dataloader'), whole_model)
     if not args.dry_run:
         training.train(cfg)
 

@@ -68,7 +68,8 @@ def test_a_config_in_a_checkpoint_is_never_run(tmp_path):
 
 def test_weights_alone_are_no_state_to_resume(tmp_path):
     """Each of the three things that a resumed run needs; the message names the other way."""
-    complete = dict(state_dict={}, meta={}, optimizer={}, message_hub={})
+    meta = dict(epoch=1, iter=2)
+    complete = dict(state_dict={}, meta=meta, optimizer={}, message_hub={})
     path = tmp_path / 'a.pth'
     for lacking in ('meta', 'optimizer', 'message_hub'):
         torch.save({k: v for k, v in complete.items() if k != lacking}, path)
@@ -80,24 +81,27 @@ def test_weights_alone_are_no_state_to_resume(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path)))
     training.set_resume(cfg, str(path))
     assert (cfg.resume, cfg.load_from) == (True, str(path))
+    for odd in (3, {}, dict(epoch=1), dict(epoch='1', iter=2), dict(epoch=1, iter=-2)):
+        torch.save(dict(complete, meta=odd), path)
+        with pytest.raises(UserError, match='does not say how many epochs'):
+            training.set_resume(Config(dict(work_dir=str(tmp_path))), str(path))
 
 
 def test_resume_auto(tmp_path):
-    """The latest, where there is one; else the run starts, and not from a file of the config's."""
+    """The newest, where there is one; else the run starts as it does without the flag."""
     cfg = Config(dict(work_dir=str(tmp_path), load_from='other.pth'))
     training.set_resume(cfg, 'auto')
-    assert cfg.resume is True and cfg.load_from is None
+    assert cfg.resume is False and cfg.load_from == 'other.pth'
     path = tmp_path / 'epoch_3.pth'
-    (tmp_path / 'last_checkpoint').write_text(str(path))
-    torch.save(dict(meta={}, optimizer={}, message_hub={}), path)
-    training.set_resume(cfg, 'auto')
-    assert cfg.load_from == str(path)
     torch.save(dict(state_dict={}), path)
-    with pytest.raises(UserError, match='no training state'):
-        training.set_resume(cfg, 'auto')
+    training.set_resume(cfg, 'auto')
+    assert cfg.resume is False
+    torch.save(dict(meta=dict(epoch=3, iter=6), optimizer={}, message_hub={}), path)
+    training.set_resume(cfg, 'auto')
+    assert cfg.resume is True and cfg.load_from == str(path)
 
 
-def test_hooks_are_added_to_those_of_the_config(monkeypatch):
+def test_hooks_are_added_to_those_of_the_config(monkeypatch, tmp_path):
     seen = []
 
     class Runner:
@@ -110,11 +114,12 @@ def test_hooks_are_added_to_those_of_the_config(monkeypatch):
 
     monkeypatch.setattr(training, 'build_runner', build)
     with pytest.raises(UserError, match='no image of the training set is left'):
-        training.train(Config(dict(custom_hooks=[dict(type='Mine')])))
-    assert seen == ['Mine', 'mmdense.CheckInstancesHook', 'mmdense.MeanLossHook']
+        training.train(Config(dict(custom_hooks=[dict(type='Mine')], work_dir=str(tmp_path))))
+    assert seen[0] == 'Mine' and seen[-1] == 'mmdense.InterruptHook'
+    assert {'mmdense.CheckInstancesHook', 'mmdense.MeanLossHook'} < set(seen)
     monkeypatch.setattr(Runner, 'train', lambda self: int('x'))
     with pytest.raises(ValueError, match='invalid literal'):
-        training.train(Config({}))
+        training.train(Config(dict(work_dir=str(tmp_path))))
 
 
 @pytest.mark.parametrize('gpu', [False, True])

@@ -321,6 +321,8 @@ class TestBadInput:
         check_fails((1, '', result.stderr), "config 'nothing.py' does not exist")
         assert 'usage' in launch(place, 'bash', script, 'nothing.py', expect=2).stderr
         assert 'positive integer' in launch(place, 'bash', script, 'x.py', 'two', expect=2).stderr
+        said = launch(place, 'bash', script, 'x.py', '2', expect=2, NNODES='1:4').stderr
+        assert 'needs RDZV_ENDPOINT' in said
 
     @pytest.mark.parametrize('workers', [0, 1])
     def test_corrupt_image(self, place, train, workers):

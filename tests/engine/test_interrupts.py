@@ -1,0 +1,347 @@
+"""A training that is told to end saves first; what is lost is told in one line."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT
+from toy import fork, make_config, run, train, wait
+
+from mmdense.engine import interrupts, launch, training
+from mmdense.engine.interrupts import Listener, find_command
+from mmdense.engine.saving import find_checkpoint
+from mmdense.serialization.checkpoint import load_file
+
+KILL = 'os.kill(os.getpid(), {})'
+
+
+def progress(path: Path) -> tuple[int, int]:
+    meta = load_file(path)['meta']
+    return meta['epoch'], meta['iter']
+
+
+@pytest.mark.parametrize(
+    'name, code', [('SIGTERM', 143), ('SIGUSR1', 138), ('SIGHUP', 129), ('SIGINT', 130)]
+)
+def test_saves_says_and_goes_on(tmp_path, name, code):
+    log, work_dir = tmp_path / 'log', tmp_path / 'run'
+    number = getattr(signal, name)
+    hooks = [dict(at=11, code=KILL.format(int(number)))]
+    assert run(log, train, work_dir, hooks=hooks) == code
+    (line,) = [line for line in log.read_text().splitlines() if name in line]
+    assert f"after iteration 11, saved as '{work_dir}/interrupted.pth'" in line
+    assert line.endswith('--resume') and 'continue with: python ' in line
+    assert 'Traceback' not in log.read_text()
+    state = load_file(work_dir / 'interrupted.pth')
+    assert progress(work_dir / 'interrupted.pth') == (1, 11)
+    assert state['optimizer']['state'] and state['param_schedulers']
+    assert (work_dir / 'last_checkpoint').read_text() == 'interrupted.pth'
+    if name == 'SIGTERM':
+        assert run(log, train, work_dir, resume='auto') == 0
+        assert f"resuming from '{work_dir}/interrupted.pth'" in log.read_text()
+        assert not (work_dir / 'interrupted.pth').exists()
+        assert find_checkpoint(work_dir)[0] == work_dir / 'epoch_3.pth'
+
+
+def test_iterations(tmp_path):
+    hooks = [dict(at=3, code=KILL.format(15))]
+    assert run(tmp_path / 'log', train, tmp_path / 'run', max_iters=6, hooks=hooks) == 143
+    assert progress(tmp_path / 'run' / 'interrupted.pth') == (0, 3)
+    hooks = [dict(at=4, code=KILL.format(15))]
+    code = run(tmp_path / 'log', train, tmp_path / 'run', 'auto', max_iters=6, hooks=hooks)
+    assert code == 143
+    assert not (tmp_path / 'run' / 'interrupted.pth').exists()  # the regular one has it all
+    assert "saved as '{}'".format(tmp_path / 'run' / 'iter_4.pth') in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize('interval', [1, 5])
+def test_during_evaluation(tmp_path, interval):
+    """Leaves after the current batch; what was trained since the last checkpoint is kept."""
+    hooks = [dict(at=2, where='after_val_iter', code=KILL.format(15))]
+    settings = dict(interval=interval, evaluate=True, hooks=hooks)
+    assert run(tmp_path / 'log', train, tmp_path / 'run', **settings) == 143
+    name = 'epoch_1.pth' if interval == 1 else 'interrupted.pth'
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == [name]
+    assert progress(tmp_path / 'run' / name) == (1, 8)
+    assert 'acc:' not in (tmp_path / 'log').read_text()
+
+
+def test_twice_is_at_once(tmp_path):
+    code = f'{KILL.format(15)}; {KILL.format(15)}; time.sleep(1.2); {KILL.format(15)}'
+    hooks = [dict(at=11, code=code + '; time.sleep(30)')]
+    begin = time.monotonic()
+    assert run(tmp_path / 'log', train, tmp_path / 'run', hooks=hooks) == 143
+    assert time.monotonic() - begin < 20
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_no_checkpoint_hook(tmp_path):
+    def go() -> None:
+        cfg = make_config(tmp_path / 'run', hooks=[dict(at=2, code=KILL.format(15))])
+        cfg.default_hooks.checkpoint = None
+        training.train(cfg)
+
+    assert run(tmp_path / 'log', go) == 143
+    assert 'nothing is saved' in (tmp_path / 'log').read_text()
+
+
+def test_a_full_disk_is_told(tmp_path):
+    def go() -> None:
+        def fail(path: Path, data: bytes) -> None:
+            raise OSError(28, 'No space')
+
+        Path.write_bytes = fail
+        train(tmp_path / 'run', hooks=[dict(at=3, code=KILL.format(15))])
+
+    assert run(tmp_path / 'log', go) == 1
+    assert "interrupted.pth' cannot be written: No space" in (tmp_path / 'log').read_text()
+
+
+def find_children(pid: int) -> list[int]:
+    return [int(i) for i in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+def are_gone(pids: list[int], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        states = [Path(f'/proc/{pid}/stat') for pid in pids]
+        if not any(s.exists() and s.read_text().split()[2] != 'Z' for s in states):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def start_with_workers(tmp_path: Path) -> tuple[int, list[int]]:
+    out, end = os.pipe()
+    hook = dict(at=2, code=f'os.write({end}, b"x")')
+    settings = dict(workers=2, seconds=0.1, hooks=[hook])
+    pid = fork(tmp_path / 'log', train, tmp_path / 'run', **settings)
+    os.read(out, 1)
+    workers = find_children(pid)
+    assert len(workers) == 2
+    return pid, workers
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_workers_do_not_hear_what_the_group_is_told(tmp_path, number):
+    pid, workers = start_with_workers(tmp_path)
+    os.killpg(pid, number)
+    assert wait(pid) == 128 + number
+    assert 'DataLoader worker' not in (tmp_path / 'log').read_text()
+    assert (tmp_path / 'run' / 'interrupted.pth').is_file()
+    assert are_gone(workers, 5)
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    pid, workers = start_with_workers(tmp_path)
+    os.kill(pid, signal.SIGKILL)
+    assert wait(pid) == -9
+    assert are_gone(workers, 2)  # torch's own look for it takes five seconds
+
+
+def test_a_worker_that_is_killed(tmp_path):
+    pid, workers = start_with_workers(tmp_path)
+    os.kill(workers[0], signal.SIGKILL)
+    assert wait(pid) == 1
+    said = (tmp_path / 'log').read_text()
+    assert f'error: the data worker with process id {workers[0]} was lost' in said
+    assert 'want of memory' in said and '--resume' in said and 'Traceback' not in said
+
+
+class TestListener:
+    def test_handlers_come_back(self):
+        before = [signal.getsignal(number) for number in interrupts.SIGNALS]
+        interrupts.listen()
+        interrupts.listen()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert interrupts._listener.heard == signal.SIGUSR1
+        interrupts.stop_listening()
+        interrupts.stop_listening()
+        assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
+        assert signal.set_wakeup_fd(-1) == -1
+
+    def test_what_is_ignored_stays_so(self):
+        old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            listener = Listener()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert listener.heard == 0
+            listener.stop()
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, old)
+
+    @pytest.mark.parametrize('settled, code', [(False, 143), (True, 7)])
+    def test_patience(self, tmp_path, settled, code):
+        """A main thread that waits for something that never comes hears nothing."""
+
+        def hang() -> None:
+            listener = Listener(patience=0.3)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            os.kill(os.getpid(), signal.SIGTERM)
+            listener.settled = settled
+            time.sleep(1)
+            os._exit(7)
+
+        assert run(tmp_path / 'log', hang) == code
+
+
+@pytest.mark.parametrize(
+    'argv, processes, command',
+    [
+        ('t/train.py a.py', None, 'python t/train.py a.py --resume'),
+        ('t/train.py a.py --resume x.pth --amp', None, 'python t/train.py a.py --amp --resume'),
+        ('t/train.py a.py --resume --amp', None, 'python t/train.py a.py --amp --resume'),
+        ('t/train.py --resume=b a.py', None, 'python t/train.py a.py --resume'),
+        (
+            't/train.py --amp a.py --cfg-options a=b --launcher pytorch',
+            '2',
+            'bash t/dist_train.sh a.py 2 --amp --cfg-options a=b --resume',
+        ),
+    ],
+)
+def test_the_command_that_continues(argv, processes, command):
+    environ = {'LOCAL_WORLD_SIZE': processes} if processes else {}
+    assert find_command(argv.split(), environ) == command
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('DataLoader worker (pid 12) is killed by signal: Killed. ', 'process id 12 was lost'),
+        ('DataLoader worker (pid(s) 3, 4) exited unexpectedly', 'process id 3, 4 was lost'),
+        ('[pair.cc:5] Connection closed by peer [127.0.0.1]:1', 'connection to another rank'),
+        ('NCCL error in: x.cpp:2, remote process exited', 'connection to another rank'),
+        ('shape mismatch', None),
+    ],
+)
+def test_losses_in_one_line(text, words):
+    line = launch.explain_loss(RuntimeError(text))
+    assert (words is None and line is None) or (words in line and '--resume' in line)
+
+
+@pytest.mark.parametrize(
+    'environ, expected',
+    [
+        ({}, False),
+        ({'TORCHELASTIC_RESTART_COUNT': '0'}, False),
+        ({'TORCHELASTIC_RESTART_COUNT': '1'}, True),
+        ({'SLURM_RESTART_COUNT': '2'}, True),
+        ({'RDZV_ENDPOINT': 'a:1'}, True),
+    ],
+)
+def test_starts_that_may_not_be_the_first(environ, expected, monkeypatch):
+    for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT', 'RDZV_ENDPOINT'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert launch.may_have_begun() is expected
+
+
+def fork_ranks(tmp_path: Path, port: str, rank_hooks: dict[int, list], **settings: object) -> list:
+    """Two ranks of one training, connected by gloo."""
+
+    def go(rank: int) -> None:
+        environ = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
+        environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        os.environ.update({k: str(v) for k, v in environ.items()})
+        torch.set_num_threads(1)
+        train(tmp_path / 'run', hooks=rank_hooks.get(rank, []), **settings)
+
+    return [fork(tmp_path / f'log{rank}', go, rank) for rank in (0, 1)]
+
+
+@pytest.fixture
+def port() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_ranks_agree_on_when_to_leave(tmp_path, rank, port):
+    hooks = {rank: [dict(at=3, code=KILL.format(15))]}
+    for pid in fork_ranks(tmp_path, port, hooks):
+        assert wait(pid) == 143
+    assert progress(tmp_path / 'run' / 'interrupted.pth') == (0, 3)
+    said = (tmp_path / 'log0').read_text() + (tmp_path / 'log1').read_text()
+    assert len(re.findall('SIGTERM: stopped', said)) == 1 and 'Traceback' not in said
+
+
+def test_a_rank_that_dies(tmp_path, port):
+    hooks = {1: [dict(at=11, code=KILL.format(9))]}
+    one, other = fork_ranks(tmp_path, port, hooks)
+    assert wait(other) == -9
+    assert wait(one) == 1
+    said = (tmp_path / 'log0').read_text()
+    assert 'error: rank 0 lost the connection to another rank' in said
+    assert 'Traceback' not in said
+    assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'epoch_2.pth'
+
+
+@pytest.mark.slow
+class TestLauncher:
+    """The processes that dist_run.sh starts, and what becomes of them."""
+
+    def start(self, tmp_path: Path, port: str, code: str, **settings: object) -> subprocess.Popen:
+        options = ['--nproc_per_node=2', f'--master_port={port}', *settings.pop('options', [])]
+        settings = dict(dict(max_epochs=50), **settings, work_dir=str(tmp_path / 'run'))
+        settings['hooks'] = [dict(at=2, code=f'open("{tmp_path}/on", "w"); {code}')]
+        (tmp_path / 'toy.py').write_text('\n'.join(f'{k} = {v!r}' for k, v in settings.items()))
+        command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'dist_launch.py']
+        command += ['--shutdown-timeout=60', *options]
+        command += [ROOT / 'tests' / 'toy.py', tmp_path / 'toy.py']
+        path = os.pathsep.join([str(ROOT.parent), str(ROOT / 'tests')])
+        environ = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)
+        with open(tmp_path / 'log', 'a') as log:
+            return subprocess.Popen(
+                list(map(str, command)), stdout=log, stderr=log, env=environ, cwd=tmp_path
+            )
+
+    def wait_until_on(self, tmp_path: Path) -> None:
+        end = time.monotonic() + 200
+        while not (tmp_path / 'on').exists():
+            assert time.monotonic() < end, (tmp_path / 'log').read_text()[-2000:]
+            time.sleep(0.1)
+
+    @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+    def test_signals_reach_the_ranks(self, tmp_path, port, number):
+        process = self.start(tmp_path, port, 'time.sleep(0.1)', workers=1, seconds=0.05)
+        self.wait_until_on(tmp_path)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        said = (tmp_path / 'log').read_text()
+        assert 'Traceback' not in said and said.count(': stopped after') == 1, said[-3000:]
+        assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'interrupted.pth'
+
+    def test_ranks_end_with_the_launcher(self, tmp_path, port):
+        process = self.start(tmp_path, port, 'pass', seconds=0.05)
+        self.wait_until_on(tmp_path)
+        ranks = find_children(process.pid)
+        assert len(ranks) == 2
+        process.kill()
+        process.wait()
+        assert are_gone(ranks, 30)
+
+    def test_a_lost_rank(self, tmp_path, port):
+        code = 'os.environ["RANK"] == "1" and os.kill(os.getpid(), 9)'
+        process = self.start(tmp_path, port, code)
+        assert process.wait(200) == 1
+        said = (tmp_path / 'log').read_text()
+        assert 'error: rank 1 ' in said and 'SIGKILL' in said and 'Traceback' not in said
+
+    def test_a_lost_rank_is_started_again(self, tmp_path, port):
+        first = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"'
+        code = f'os.environ["RANK"] == "1" and {first} and os.kill(os.getpid(), 9)'
+        settings = dict(max_iters=6, interval=1, options=['--max-restarts=1'])
+        process = self.start(tmp_path, port, code, **settings)
+        assert process.wait(200) == 0, (tmp_path / 'log').read_text()[-3000:]
+        assert 'resuming from' in (tmp_path / 'log').read_text()
+        assert (tmp_path / 'run' / 'iter_6.pth').is_file()
