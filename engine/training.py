@@ -13,7 +13,12 @@ from ..serialization.checkpoint import load_file
 from .building import build_runner
 
 # Added to every run.
-HOOKS = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
+HOOKS = [
+    dict(type='mmdense.CheckInstancesHook'),
+    dict(type='mmdense.MeanLossHook'),
+    dict(type='mmdense.ResumeStateHook'),
+]
+LOOPS = ('EpochBasedTrainLoop', 'IterBasedTrainLoop')  # mmengine's, of which ours are subclasses
 
 
 def enable_amp(cfg: Config) -> None:
@@ -50,9 +55,23 @@ def set_resume(cfg: Config, resume: str) -> None:
         )
 
 
+def set_resumable(cfg: Config) -> None:
+    """Let mmengine's loops be the package's, and add the hooks of every run."""
+    loop = cfg.train_cfg
+    if 'by_epoch' in loop and 'type' not in loop:
+        loop.type = LOOPS[0] if loop.pop('by_epoch') else LOOPS[1]
+    name = str(loop.get('type')).removeprefix('mmengine.')
+    if name in LOOPS:
+        loop.type = f'mmdense.{name}'
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    for hook in cfg.custom_hooks:
+        if isinstance(hook, dict) and 'EarlyStoppingHook' in str(hook.get('type')):
+            hook.setdefault('priority', 'LOW')  # counts before a checkpoint keeps what it counted
+
+
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    set_resumable(cfg)
     runner = build_runner(cfg)
     try:
         runner.train()
