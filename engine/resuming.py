@@ -33,6 +33,7 @@ class ResumeStateHook(Hook):
         self.gradients: list[dict[str, Tensor]] = []
         self.before_evaluation: dict | None = None
         self.resumed: dict = {}
+        self.resumed_rng: dict | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Let every process give its state: mmengine then goes on in the first one alone."""
@@ -113,17 +114,24 @@ class ResumeStateHook(Hook):
         for hook, counters in zip(_stoppers(runner), saved['early_stopping']):
             hook.wait_count, hook.best_score = counters
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Put generators and gradients back, once, when nothing draws any more but training."""
+    def before_train(self, runner: Runner) -> None:
+        """Put generators and gradients back, when nothing draws any more but training."""
         saved, self.resumed = self.resumed, {}
         rank, world_size = get_dist_info()
         if rank < len(saved.get('rng', ())):
-            _set_state(saved['rng'][rank])
+            self.resumed_rng = saved['rng'][rank]
+            _set_state(self.resumed_rng)
         if 'gradients' in saved and saved['world_size'] == world_size:
             parameters = dict(_unwrap(runner.model).named_parameters())
             for name, gradient in saved['gradients'][rank].items():
                 parameters[name].grad = gradient.to(parameters[name].device, copy=True)
             runner.logger.info('The gradients of the open accumulation are those of the checkpoint')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Within an epoch, what other hooks drew before it was drawn when it began."""
+        if self.resumed_rng is not None and runner.iter > runner.train_loop.began:
+            _set_state(self.resumed_rng)
+        self.resumed_rng = None
 
 
 def gather_gradients(model: nn.Module) -> list[dict[str, Tensor]]:
@@ -141,7 +149,7 @@ def gather_gradients(model: nn.Module) -> list[dict[str, Tensor]]:
 
 
 def rescale_schedules(runner: Runner, checkpoint: dict, factor: float) -> None:
-    """Let schedules that count iterations go on at the same part of an epoch.
+    """Let schedules in epochs that count iterations go on at the same part of an epoch.
 
     ``factor`` is new iterations per old one; all but the count and the values is the new run's.
     """
@@ -149,7 +157,7 @@ def rescale_schedules(runner: Runner, checkpoint: dict, factor: float) -> None:
     groups = schedulers if isinstance(schedulers, dict) else {'': schedulers or []}
     for name, group in groups.items():
         for scheduler, state in zip(group, (saved[name] if name else saved) or []):
-            if not scheduler.by_epoch:
+            if not scheduler.by_epoch and scheduler.end != state['end']:
                 kept = {k: state[k] for k in ('base_values', '_last_value') if k in state}
                 counts = {k: round(state[k] * factor) for k in ('last_step', '_global_step')}
                 state.update({**scheduler.state_dict(), **kept, **counts})

@@ -42,7 +42,7 @@ class Samples(BaseDataset):
 
     def __init__(self, size=17, **kwargs):
         self.size = size
-        super().__init__(pipeline=[Noise()], **kwargs)
+        super().__init__(pipeline=[Noise()], serialize_data=False, **kwargs)
 
     def load_data_list(self):
         return [dict(width=1 + i % 3, height=2) for i in range(self.size)]
@@ -56,9 +56,14 @@ class Samples(BaseDataset):
 
 
 class Mixup(BaseDataPreprocessor):
+    def __init__(self):
+        super().__init__()
+        self.seen = []  # batches to train on, before they are mixed
+
     def forward(self, data, training=False):
         x, y = torch.stack(data['inputs']), torch.stack(data['label'])
         if training:
+            self.seen.append(x)
             share, order = np.random.beta(1, 1), torch.randperm(len(x))
             x, y = share * x + (1 - share) * x[order], share * y + (1 - share) * y[order]
         return dict(inputs=x, label=y)
@@ -70,11 +75,9 @@ class Net(BaseModel):
         self.layers = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1)
         )
-        self.seen = []
 
     def forward(self, inputs, label, mode='tensor'):
         if mode == 'loss':
-            self.seen.append(inputs)
             return dict(loss=(self.layers(inputs).squeeze(1) - label).square().mean())
         return list(self.layers(inputs).squeeze(1) - label)
 
@@ -189,7 +192,7 @@ def run(cfg, cut=None, resume=None):
     runner = building.build_runner(cfg)
     with suppress(CutError):
         runner.train()
-    runner.train_dataloader._iterator = None  # ends workers
+    runner.train_dataloader._iterator = runner.train_loop.dataloader_iterator = None  # ends workers
     return runner
 
 
