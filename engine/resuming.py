@@ -21,9 +21,10 @@ class ResumeStateHook(Hook):
     """Keeps in each checkpoint, and puts back, what decides how the training goes on.
 
     That is ``checkpoint['mmdense']``, plain data and tensors: the generators of all processes, the
-    place in the data, the gradients of an accumulation that is not complete, the counters of early
-    stopping, and whether the evaluation due at that iteration is done. Comes after all other
-    hooks. Evaluations leave the generators as they were.
+    place in the data, the gradients of an accumulation that is not complete, buffers (of plain
+    batch norm) that are not alike in all processes, the counters of early stopping, and whether the
+    evaluation due at that iteration is done. Comes after all other hooks. Evaluations leave the
+    generators as they were.
     """
 
     priority = 'LOWEST'
@@ -31,6 +32,7 @@ class ResumeStateHook(Hook):
     def __init__(self) -> None:
         self.states: list[dict] = []  # of all processes, for the checkpoint being written
         self.gradients: list[dict[str, Tensor]] = []
+        self.buffers: list[dict[str, Tensor]] = []
         self.before_evaluation: dict | None = None
         self.resumed: dict = {}
         self.resumed_rng: dict | None = None
@@ -45,6 +47,7 @@ class ResumeStateHook(Hook):
             if kwargs.get('save_optimizer', True):
                 self.states = all_gather_object(self.before_evaluation or _get_state())
                 self.gradients = gather_gradients(_unwrap(runner.model))
+                self.buffers = gather_buffers(_get_buffers(runner))
             save(*args, **kwargs)
 
         runner.save_checkpoint = save_all
@@ -73,8 +76,9 @@ class ResumeStateHook(Hook):
                 [hook.wait_count, float(hook.best_score)] for hook in _stoppers(runner)
             ],
         )
-        if any(self.gradients):
-            checkpoint[KEY]['gradients'] = self.gradients
+        for name, parts in (('gradients', self.gradients), ('buffers', self.buffers)):
+            if any(parts):
+                checkpoint[KEY][name] = parts
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Tell the loop where it goes on: after as many samples, if a step now takes others."""
@@ -121,7 +125,13 @@ class ResumeStateHook(Hook):
         if rank < len(saved.get('rng', ())):
             self.resumed_rng = saved['rng'][rank]
             _set_state(self.resumed_rng)
-        if 'gradients' in saved and saved['world_size'] == world_size:
+        if saved.get('world_size') != world_size:
+            return
+        if 'buffers' in saved:
+            buffers = _get_buffers(runner)
+            for name, buffer in saved['buffers'][rank].items():
+                buffers[name].copy_(buffer)
+        if 'gradients' in saved:
             parameters = dict(_unwrap(runner.model).named_parameters())
             for name, gradient in saved['gradients'][rank].items():
                 parameters[name].grad = gradient.to(parameters[name].device, copy=True)
@@ -146,6 +156,17 @@ def gather_gradients(model: nn.Module) -> list[dict[str, Tensor]]:
                 if key in known:
                     each[key] = part.cpu()
     return gathered
+
+
+def gather_buffers(own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Of each process, the buffers that are not as in the first; on the CPU."""
+    if get_dist_info()[1] == 1:
+        return []
+    gathered = all_gather_object({name: buffer.cpu() for name, buffer in own.items()})
+    return [
+        {name: part for name, part in each.items() if not torch.equal(part, gathered[0][name])}
+        for each in gathered
+    ]
 
 
 def rescale_schedules(runner: Runner, checkpoint: dict, factor: float) -> None:
@@ -174,6 +195,15 @@ def _set_state(state: dict[str, object]) -> None:
     set_rng_state(state)
     if 'cuda' in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def _get_buffers(runner: Runner) -> dict[str, Tensor]:
+    averages = [hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model')]
+    return {
+        f'{number}.{name}': buffer
+        for number, model in enumerate([_unwrap(runner.model), *averages])
+        for name, buffer in model.named_buffers()
+    }
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
