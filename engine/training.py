@@ -20,9 +20,11 @@ from .saving import find_checkpoint, get_training_meta, lock_work_dir
 HOOKS = [
     dict(type='mmdense.CheckInstancesHook'),
     dict(type='mmdense.MeanLossHook'),
+    dict(type='mmdense.ResumeStateHook'),
     dict(type='mmdense.InterruptHook'),  # the last of all
 ]
 NOTHING_YET = '--resume: there is no checkpoint yet, so training starts from the beginning'
+LOOPS = ('EpochBasedTrainLoop', 'IterBasedTrainLoop')  # mmengine's, of which ours are subclasses
 
 
 def enable_amp(cfg: Config) -> None:
@@ -93,9 +95,23 @@ def save_our_way(cfg: Config) -> None:
         hook.type = 'mmdense.CheckpointHook'
 
 
+def set_resumable(cfg: Config) -> None:
+    """Let mmengine's loops be the package's, and add the hooks of every run."""
+    loop = cfg.train_cfg
+    if 'by_epoch' in loop and 'type' not in loop:
+        loop.type = LOOPS[0] if loop.pop('by_epoch') else LOOPS[1]
+    name = str(loop.get('type')).removeprefix('mmengine.')
+    if name in LOOPS:
+        loop.type = f'mmdense.{name}'
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    for hook in cfg.custom_hooks:
+        if isinstance(hook, dict) and 'EarlyStoppingHook' in str(hook.get('type')):
+            hook.setdefault('priority', 'LOW')  # counts before a checkpoint keeps what it counted
+
+
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    set_resumable(cfg)
     save_our_way(cfg)
     try:
         with lock_work_dir(cfg.work_dir) if is_main_process() else nullcontext():
