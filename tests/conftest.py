@@ -25,31 +25,16 @@ TOOLS = Path(mmdense.__file__).parent / 'tools'
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from helpers import DIGIT_CONFIGS, DIGIT_SIZES  # noqa: E402
+from helpers import DIGIT_CONFIGS, DIGIT_SIZES, remember_what_is_slow  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.config import utils as config_utils  # noqa: E402
 from mmengine.utils import ManagerMixin  # noqa: E402
-from yapf.yapflib import yapf_api  # noqa: E402
 
 from mmdense.data.digit_scenes import generate  # noqa: E402
 from mmdense.engine.building import build_model  # noqa: E402
 
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
-
-
-# mmengine reads all metafiles of a toolbox whenever a config inherits from it, and lays a config's
-# text out anew whenever it writes it: a second each, with the same result each time.
-config_utils.load = functools.cache(config_utils.load)
-format_code = yapf_api.FormatCode
-
-
-@functools.cache
-def format_once(text: str, style: tuple) -> tuple[str, bool]:
-    return format_code(text, style_config=dict(style))
-
-
-yapf_api.FormatCode = lambda text, style_config: format_once(text, tuple(style_config.items()))
+remember_what_is_slow()
 
 
 def subclasses(parent: type) -> Iterator[type]:

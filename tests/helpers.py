@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+from yapf.yapflib import yapf_api
 
 import mmdense
 from mmdense.backbones.base import BaseBackbone
@@ -37,6 +40,22 @@ DIGIT_CONFIGS = {
     'mmdet': CONFIGS / 'digits' / 'mask_rcnn_paca_digits.py',
     'mmseg': CONFIGS / 'digits' / 'upernet_paca_digits.py',
 }
+
+
+def remember_what_is_slow() -> None:
+    """Do once in this process what mmengine does again and again, with the same result each time.
+
+    It reads all metafiles of a toolbox whenever a config inherits from it, and lays a config's text
+    out anew whenever it writes it: a second each.
+    """
+    config_utils.load = functools.cache(config_utils.load)
+    format_code = yapf_api.FormatCode
+
+    @functools.cache
+    def format_once(text: str, style: tuple) -> tuple[str, bool]:
+        return format_code(text, style_config=dict(style))
+
+    yapf_api.FormatCode = lambda text, style_config: format_once(text, tuple(style_config.items()))
 
 
 def build(name: str, **kwargs: object) -> BaseBackbone:
