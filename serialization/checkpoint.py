@@ -12,7 +12,6 @@ import io
 import json
 import os
 import stat
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from ..files import replacing
 from .download import fetch
 from .integrity import find_damage, has_checksums
 from .rebuilding import RECIPES, rebuild
-from .screening import screen
+from .screening import screen, starts_as_zip
 
 MAX_NAME = 1000  # characters
 # Where checkpoints keep the text of a config, which mmengine would run: at resuming and inferring.
@@ -57,12 +56,12 @@ def load_file(
     try:
         if isinstance(source, str) and source.endswith('.safetensors'):
             return check_content(load_safetensors(source, map_location))
+        if isinstance(source, str) and not starts_as_zip(source):
+            source = io.BytesIO(Path(source).read_bytes())  # of these, torch looks for no tar file
         screen(source)
         if isinstance(source, str) and not lazily:
             check_damage(source)
-        mmap = lazily and isinstance(source, str) and zipfile.is_zipfile(source)
-        if not mmap and isinstance(source, str) and not zipfile.is_zipfile(source):
-            source = io.BytesIO(Path(source).read_bytes())  # so that torch looks for no tar archive
+        mmap = lazily and isinstance(source, str)
         with torch.serialization.safe_globals(RECIPES):
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
         return check_content(rebuild(content))
@@ -86,10 +85,10 @@ def find_file(path: str | Path) -> str:
         raise UserError(f"checkpoint '{path}': only files and http(s) addresses are read")
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint '{path}' does not exist") from error
+    except (OSError, ValueError):
+        is_file = False
     if not is_file:
-        raise UserError(f"checkpoint '{path}' is no regular file")
+        raise UserError(f"checkpoint '{path}' does not exist as a regular file")
     return path
 
 
@@ -147,7 +146,7 @@ def check_names(entry: object) -> None:
 
 
 def is_name(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= MAX_NAME and (name.isprintable())
+    return isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
 
 
 def check_classes(meta: object) -> None:
@@ -175,17 +174,6 @@ def is_palette(value: object) -> bool:
         and all(isinstance(part, int | np.integer) for part in colour)
         for colour in value
     )
-
-
-def check_training_state(content: dict) -> None:
-    """Raise ``ValueError`` unless a checkpoint holds what a run needs to go on."""
-    for key in ('meta', 'optimizer', 'message_hub'):
-        check_names(content.get(key))
-    for key in ('epoch', 'iter'):
-        if type(content['meta'].get(key)) is not int or content['meta'][key] < 0:
-            raise ValueError(f'its meta has no {key}')
-    for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
-        check_names(content['message_hub'].get(key))
 
 
 def save_weights(

@@ -206,7 +206,9 @@ def rebuild(content: object) -> object:
 
     def make(node: object, depth: int) -> object:
         if isinstance(node, Recipe):
-            copy = type(node)(*(walk(arg, depth) for arg in node.args))
+            # A class among the arguments is one of the recipes, which says nothing more.
+            args = (arg if isinstance(arg, type) else walk(arg, depth) for arg in node.args)
+            copy = type(node)(*args)
             copy.state = walk(node.state, depth)
             return copy.make()
         if type(node) in (list, tuple, set):

@@ -12,7 +12,6 @@ import io
 import os
 import pickletools
 import re
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +49,7 @@ DTYPES = {
     if hasattr(torch, name)
 }
 PLAIN = frozenset(
-    ('NONE', 'NEWTRUE', 'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT')
-    + ('BINUNICODE', 'SHORT_BINSTRING')
+    'NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING'.split()
 )
 CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 
@@ -183,7 +181,7 @@ class Screening:
         self.stack.append(Outline('storage', (storage, count)))
 
     def check_tensor(self, args: tuple) -> None:
-        """``_rebuild_tensor``, or with gradient flag and hooks ``_v2``, and with a dtype ``_v3``."""
+        """``_rebuild_tensor``; with a gradient flag and hooks ``_v2``, with a dtype ``_v3``."""
         storage, start, shape, strides, *rest = args
         if not isinstance(storage, Outline) or storage.name != 'storage':
             refuse('a tensor in it has no storage')
@@ -355,34 +353,31 @@ STEPS: dict[str, Callable[[Screening, object], None]] = {
 }
 
 
+def starts_as_zip(path: str | Path) -> bool:
+    """Whether PyTorch takes a file for one of its present format."""
+    with Path(path).open('rb') as file:
+        return file.read(len(ZIP_START)) == ZIP_START
+
+
 def screen(source: str | io.BytesIO) -> None:
     """Raise ``UnpicklingError`` unless a file of ``torch.save`` holds what may be read of it.
 
     Args:
-        source: A file's path, or its bytes.
+        source: The path of a file that :func:`starts_as_zip`, or the bytes of any.
     """
-    if isinstance(source, io.BytesIO):
-        size, start = source.getbuffer().nbytes, source.getvalue()[:512]
-    else:
-        size = os.path.getsize(source)
-        with Path(source).open('rb') as file:
-            start = file.read(512)
-    if not size:
-        refuse('it is empty')
     try:
-        screen_format(source, size, start)
+        if isinstance(source, str):
+            screen_zip(source, os.path.getsize(source))
+            return
+        size, start = source.getbuffer().nbytes, source.getvalue()[:512]
+        if start.startswith(ZIP_START):
+            screen_zip(source, size)
+        elif start.startswith(LEGACY_START):
+            screen_legacy(source, size)
+        else:
+            refuse('it is neither a file of PyTorch nor safetensors' if size else 'it is empty')
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UnpicklingError('its pickle is cut off or damaged') from error
-
-
-def screen_format(source: str | io.BytesIO, size: int, start: bytes) -> None:
-    if start.startswith(ZIP_START):
-        screen_zip(source, size)
-    elif start.startswith(LEGACY_START) and not is_tar_header(start):
-        legacy = source if isinstance(source, io.BytesIO) else io.BytesIO(Path(source).read_bytes())
-        screen_legacy(legacy, size)
-    else:
-        refuse('it is neither a file of PyTorch nor safetensors')
 
 
 def screen_zip(source: str | io.BytesIO, size: int) -> None:
@@ -414,12 +409,3 @@ def screen_legacy(file: io.BytesIO, size: int) -> None:
             f'it is cut off: {needed} bytes of tensors are declared, {size - file.tell()} follow'
         )
     file.seek(0)
-
-
-def is_tar_header(start: bytes) -> bool:
-    """Whether PyTorch would take a file for the tar archive of its first versions."""
-    try:
-        tarfile.TarInfo.frombuf(start, 'utf-8', 'surrogateescape')
-    except tarfile.TarError:
-        return False
-    return True
