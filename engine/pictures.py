@@ -18,7 +18,7 @@ ALLOW_OUTSIDE = 'MMDENSE_ALLOW_OUTSIDE'
 
 def guard_datasets() -> None:
     """Let data sets hand out no sample whose files lie outside their folders."""
-    if hasattr(BaseDataset.get_data_info, '__wrapped__'):
+    if hasattr(BaseDataset.get_data_info, 'guarded'):
         return
 
     def guard(get_data_info: Callable) -> Callable:
@@ -29,6 +29,7 @@ def guard_datasets() -> None:
                 check_inside(self, info)
             return info
 
+        get.guarded = True
         return get
 
     BaseDataset.get_data_info = guard(BaseDataset.get_data_info)

@@ -76,11 +76,10 @@ class Dtype(Recipe):
         text = self.args[0] if self.args else None
         if not isinstance(text, str) or not NUMBERS_AND_TEXTS.fullmatch(text):
             raise UnpicklingError(f'it holds numbers of kind {str(text)[:80]!r}')
-        order = '='
-        if isinstance(self.state, tuple) and len(self.state) > 1:
-            order = self.state[1]
-        if order not in ('<', '>', '=', '|'):
-            raise UnpicklingError('it holds numbers in an unknown order of bytes')
+        # Version, order of the bytes, subarray, names, fields, then sizes that follow from these.
+        _, order, *parts = self.state if isinstance(self.state, tuple) else (3, '=', None)
+        if order not in ('<', '>', '=', '|') or any(part is not None for part in parts[:3]):
+            raise UnpicklingError(f'it holds numbers ({text}) with a state that does not fit')
         return np.dtype(text).newbyteorder(order)
 
 
@@ -214,7 +213,7 @@ def rebuild(content: object) -> object:
         if type(node) in (list, tuple, set):
             return type(node)([walk(item, depth) for item in node])
         if type(node) in (dict, OrderedDict, Counter):
-            items = [(walk(key, depth), walk(value, depth)) for key, value in node.items()]
+            items = [(walk(key, depth), walk(value, depth)) for key, value in dict.items(node)]
             new = type(node)()
             new.update(items) if type(node) is not Counter else new.update(dict(items))
             if type(node) is OrderedDict and '_metadata' in vars(node):
