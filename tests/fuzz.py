@@ -69,9 +69,13 @@ OPCODES = (
 )
 
 
+def make_model() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+
 def make_checkpoints() -> dict[str, bytes]:
     """Small files of every format, with all that toolboxes write."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model = make_model()
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(2, 2)).sum().backward()
     optimizer.step()
@@ -242,7 +246,7 @@ def use_checkpoint(path: Path, data: bytes, turn: int) -> None:
             save_weights(state, content.get('meta'), path.with_name(f'out{suffix}'))
     if turn % 16 == 0:
         convert(state)
-    load_whole(nn.Linear(1, 1), get_state_dict(content), path.name)
+    load_whole(make_model(), get_state_dict(content), path.name)
 
 
 def use_picture(pipeline: Compose) -> Callable[[Path, bytes, int], None]:
