@@ -84,9 +84,8 @@ def find_classes(cfg: Config, known: dict) -> dict:
     for meta in (known, find_dataset_meta(cfg)):
         classes = meta.get('classes') or ()
         if isinstance(classes, str):  # a file, which only a config may name
-            classes = () if meta is known else classes
-        if isinstance(classes, str):
-            classes = list_from_file(classes) if Path(classes).is_file() else ()
+            is_file = meta is not known and Path(classes).is_file()
+            classes = list_from_file(classes) if is_file else ()
         if len(classes) >= max(number, 1):
             return dict(meta, classes=tuple(classes))
     return dict(classes=tuple(map(str, range(number))))

@@ -77,12 +77,10 @@ def check_regular(path: object) -> None:
 
 def explain(path: object) -> str:
     """What is to say of a picture that could not be read: of its size, if that is the reason."""
+    limit = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS', MAX_PIXELS))
     try:
         with Image.open(path) as picture:
-            width, height = picture.size
-    except Exception:  # it is none, in PIL's eyes too
-        return ''
-    limit = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS', MAX_PIXELS))
-    if width * height <= limit:
-        return ''
-    return f' ({width} x {height} are more pixels than OPENCV_IO_MAX_IMAGE_PIXELS={limit} allows)'
+            is_large = picture.width * picture.height > limit
+    except Exception as error:  # else it is no picture in PIL's eyes either
+        is_large = isinstance(error, Image.DecompressionBombError)
+    return f': more pixels than OPENCV_IO_MAX_IMAGE_PIXELS={limit} allows' if is_large else ''

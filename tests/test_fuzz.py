@@ -15,6 +15,7 @@ def test_mutated_files_are_read_or_refused(tmp_path):
 
 def test_the_fuzzer_sees_crashes_and_tracebacks(tmp_path):
     def use(path, data, turn):
+        path.write_bytes(data)
         if turn == 2:
             raise ZeroDivisionError
         if turn == 5:

@@ -199,7 +199,7 @@ class TestBadInput:
         assert '6 of 11 pictures' in out and len(lines) == 5, (out, err)
         for name in (*bad, 'pipe'):
             assert sum(f'{name}.png' in line for line in lines) == 1, (name, lines)
-        assert '60000 x 60000 are more pixels than OPENCV_IO_MAX_IMAGE_PIXELS' in err
+        assert "huge.png' cannot be read as an image: more pixels than OPENCV_IO_MAX" in err
         done = {*good, 'cmyk', 'palette'}
         assert {path.stem for path in (tmp_path / 'out').rglob('*.*')} == done
         assert not list(tmp_path.rglob('*.part*'))
