@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test test-newest lint mutants clean
+.PHONY: env data demo demo-scratch zoo test test-newest lint mutants stress fuzz clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -38,6 +38,10 @@ mutants: env
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet \
 		--constraint requirements.txt mutmut==3.8.1
 	$(BIN)/python tests/mutants.py $(FILES) --minutes $(or $(MINUTES),20)
+
+# Mutated checkpoints and pictures: make fuzz NUMBER=100000 for the long form
+fuzz: env
+	$(BIN)/python -W ignore tests/fuzz.py --number $(or $(NUMBER),1000)
 
 clean:
 	rm -rf $(VENV) build .mim *.egg-info

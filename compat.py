@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 
 MAX_TRANSFORMERS = 4
+MAX_PIXELS = 2**28  # of a picture; they take 0.8 GB
 CONFIG_PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmdense')
 
 
@@ -37,6 +39,8 @@ class MissingOpError(NotImplementedError):
 
 def apply() -> None:
     """Mend this process; calling it again changes nothing."""
+    # Before OpenCV is imported, which would read pictures four times as large.
+    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
     if 'mmcv._ext' not in sys.modules and importlib.util.find_spec('mmcv._ext') is None:
         sys.modules['mmcv._ext'] = _TorchvisionOps()
         from mmcv.ops import multi_scale_deform_attn

@@ -13,3 +13,8 @@ def last_line(error: Exception) -> str:
     """The message alone, also when a data-loading worker sent it with its traceback around it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r'^[\w.]*UserError: ', '', lines[-1])
+
+
+def first_line(error: Exception) -> str:
+    """The message up to its first line's end; PyTorch's go on with where it was raised."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

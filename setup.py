@@ -90,6 +90,7 @@ setup(
             'pytest-xdist>=3.6',
             'import-linter>=2.1',
             'ruff>=0.8',
+            'hypothesis>=6.100',
             'scikit-learn>=1.4',
             'scikit-image>=0.22',
         ],

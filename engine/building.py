@@ -13,7 +13,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..errors import UserError
@@ -106,7 +105,6 @@ def pick_device(device: str | None) -> torch.device:
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a complete config, made fit for this machine."""
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'), _load_safely, force=True)
     prepare_loading(cfg)
     if not torch.cuda.is_available():
         use_cpu(cfg)
@@ -145,10 +143,3 @@ def replace_sync_bn(node: object) -> None:
     if isinstance(node, (list, tuple)):
         for child in node:
             replace_sync_bn(child)
-
-
-def _load_safely(filename: str, map_location: object = None, **kwargs: object) -> dict:
-    """mmengine's door for files and addresses, led to the safe reader."""
-    state = load_file(filename)
-    state.get('meta', {}).pop('config', None)  # mmengine would run this text when it resumes
-    return state

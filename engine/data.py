@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import cv2
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
@@ -16,6 +15,7 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..errors import UserError
+from .pictures import check_regular, explain, guard_datasets
 from .toolboxes import TOOLBOXES
 
 
@@ -83,8 +83,9 @@ def find_classes(cfg: Config, known: dict) -> dict:
     number = find_num_classes(cfg.model)
     for meta in (known, find_dataset_meta(cfg)):
         classes = meta.get('classes') or ()
-        if isinstance(classes, str):
-            classes = list_from_file(classes) if Path(classes).is_file() else ()
+        if isinstance(classes, str):  # a file, which only a config may name
+            is_file = meta is not known and Path(classes).is_file()
+            classes = list_from_file(classes) if is_file else ()
         if len(classes) >= max(number, 1):
             return dict(meta, classes=tuple(classes))
     return dict(classes=tuple(map(str, range(number))))
@@ -107,6 +108,7 @@ def prepare_loading(cfg: Config) -> None:
     if cfg.get('default_scope') in TOOLBOXES:
         with redirect_stdout(io.StringIO()):
             importlib.import_module(f'{cfg.default_scope}.datasets')
+    guard_datasets()
     for transform, key in ((LoadImageFromFile, 'img_path'), (LoadAnnotations, 'seg_map_path')):
         if not hasattr(transform.transform, 'names_file'):
             transform.transform = _naming_file(transform.transform, key)
@@ -114,11 +116,13 @@ def prepare_loading(cfg: Config) -> None:
 
 def _naming_file(load: Callable, key: str) -> Callable:
     def transform(self: object, results: dict) -> dict | None:
+        path = results.get(key)
+        check_regular(path)
         try:
             return load(self, results)
-        except (OSError, AssertionError, AttributeError, cv2.error) as error:
+        except Exception as error:  # OpenCV's, Pillow's, the file system's
             raise UserError(
-                f"'{results.get(key)}' cannot be read as an image; mend or remove it"
+                f"'{path}' cannot be read as an image{explain(path)}; mend or remove it"
             ) from error
 
     transform.names_file = True

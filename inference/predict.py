@@ -7,6 +7,7 @@ it, ``describe`` makes JSON of what comes out.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,7 @@ def load_image(pipeline: Compose, path: str | Path) -> dict:
     """
     if Path(path).is_dir():
         raise UserError(f"image '{path}' is a folder; name one picture")
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise UserError(f"image '{path}' does not exist")
     return pseudo_collate([pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))])
 
@@ -58,7 +59,7 @@ def find_images(inputs: list[str], out_dir: Path) -> dict[str, Path]:
             if not files:
                 raise UserError(f"folder '{path}' holds no image ({', '.join(IMAGE_SUFFIXES)})")
             root = path
-        elif path.is_file():
+        elif path.exists():
             files, root = [path], path.parent
         else:
             raise UserError(f"image '{path}' does not exist")
@@ -99,18 +100,29 @@ def write_results(
 ) -> None:
     """Write what was found in a picture: the overlay, the JSON, of a segmentor the label map.
 
+    All of these or, after an error, none.
+
     Args:
         out_dir: Of vis/NAME.png, preds/NAME.json and preds/NAME.png.
         name: A name of :func:`find_images`.
         content: Of :func:`describe`.
         overlay: (H, W, 3) RGB.
         sample: Of :func:`predict`.
+
+    Raises:
+        UserError: When they cannot be written.
     """
-    with replacing(out_dir / 'vis' / f'{name}.png') as path:
-        cv2.imwrite(str(path), overlay[..., ::-1])
+    files = {out_dir / 'vis' / f'{name}.png': encode(overlay[..., ::-1])}
     if 'pred_sem_seg' in sample:
-        with replacing(out_dir / 'preds' / f'{name}.png') as path:
-            labels = sample.pred_sem_seg.data[0].numpy()
-            cv2.imwrite(str(path), labels.astype('uint8' if labels.max() < 256 else 'uint16'))
-    with replacing(out_dir / 'preds' / f'{name}.json') as path:
-        path.write_text(json.dumps(content))
+        labels = sample.pred_sem_seg.data[0].numpy()
+        labels = labels.astype('uint8' if labels.max() < 256 else 'uint16')
+        files[out_dir / 'preds' / f'{name}.png'] = encode(labels)
+    files[out_dir / 'preds' / f'{name}.json'] = json.dumps(content).encode()
+    with ExitStack() as stack:
+        for path, data in files.items():
+            stack.enter_context(replacing(path)).write_bytes(data)
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """A picture (H, W) or (H, W, 3) BGR as a PNG file."""
+    return cv2.imencode('.png', picture)[1].tobytes()

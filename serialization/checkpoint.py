@@ -1,7 +1,8 @@
 """Checkpoint files: safe to read, written whole.
 
-A file is read with ``weights_only=True`` and a list of harmless classes, never by running what a
-pickle asks for.
+A file is looked through first (:mod:`mmdense.serialization.screening`), then read by PyTorch with
+``weights_only=True``; what is not tensors or plain data is rebuilt by checked code
+(:mod:`mmdense.serialization.rebuilding`) or refused. Nothing in it is run.
 """
 
 from __future__ import annotations
@@ -10,103 +11,169 @@ import hashlib
 import io
 import json
 import os
-import pickle
-import zipfile
-from argparse import Namespace
-from collections import OrderedDict
-from pathlib import Path, PosixPath
+import stat
+from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import print_log
 from torch import Tensor
-from torch.hub import load_state_dict_from_url
 
 from ..errors import UserError
 from ..files import replacing
+from .download import fetch
+from .integrity import find_damage, has_checksums
+from .rebuilding import RECIPES, rebuild
+from .screening import screen, starts_as_zip
+
+MAX_NAME = 1000  # characters
+# Where checkpoints keep the text of a config, which mmengine would run: at resuming and inferring.
+CONFIG_TEXTS = ('cfg', 'config')
 
 
-def get_history_method(owner: object, name: str) -> object:
-    """What mmengine's pickled histories look up; any other ``getattr`` is refused."""
-    if owner is not HistoryBuffer:
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
-    return getattr(HistoryBuffer, name)
-
-
-# What checkpoints of the toolboxes (mmcv 1.x, mmengine), timm and yacs hold beside tensors.
-HARMLESS = [
-    Namespace,
-    PosixPath,
-    HistoryBuffer,
-    slice,
-    np.ndarray,
-    np.dtype,
-    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-    *(
-        (getattr(np._core.multiarray, name), f'{module}.multiarray.{name}')
-        for module in ('numpy.core', 'numpy._core')
-        for name in ('_reconstruct', 'scalar')
-    ),
-    (get_history_method, 'builtins.getattr'),
-    (OrderedDict, 'yacs.config.CfgNode'),  # a dict too; its package need not be installed
-]
-
-
-def load_file(path: str | Path, lazily: bool = False) -> dict:
+def load_file(
+    path: str | Path | io.BytesIO, lazily: bool = False, map_location: object = 'cpu'
+) -> dict:
     """Read a checkpoint file (.pth, .pt or .safetensors) or URL without executing anything in it.
 
     Args:
-        path: The file or URL.
+        path: The file or URL, or the bytes of a file.
         lazily: Leave the numbers of a local .pth file on the disk until they are used: for a look
-            at names and shapes, not for what outlives the file.
+            at names and shapes, not for what outlives the file. Its checksums are not looked at.
+        map_location: Where tensors go, as of ``torch.load``; of .safetensors only a device.
 
     Returns:
         What the file holds; for safetensors a dict of tensors, or when the file names its classes
-        (:func:`save_weights`) ``state_dict`` and ``meta``.
+        (:func:`save_weights`) ``state_dict`` and ``meta``. The texts of configs are left out.
 
     Raises:
         UserError: When the file is missing, damaged, or holds more than tensors and plain data.
     """
-    path = os.path.expanduser(path)
-    is_url = path.startswith(('http://', 'https://'))
-    if not is_url and '://' in path:
-        raise UserError(f"checkpoint '{path}': only files and http(s) addresses are read")
-    if not is_url and not Path(path).is_file():
-        raise UserError(f"checkpoint '{path}' does not exist")
+    shown = 'in memory' if isinstance(path, io.BytesIO) else f"'{path}'"
+    source = path if isinstance(path, io.BytesIO) else find_file(path)
     try:
-        if is_url and path.endswith('.safetensors'):
-            folder = Path(torch.hub.get_dir()) / 'checkpoints'
-            folder.mkdir(parents=True, exist_ok=True)
-            url, path = path, str(folder / path.rsplit('/', 1)[-1])
-            if not Path(path).is_file():
-                torch.hub.download_url_to_file(url, path)
-            is_url = False
-        if path.endswith('.safetensors'):
-            return load_safetensors(path)
-        with torch.serialization.safe_globals(HARMLESS):
-            if is_url:
-                return load_state_dict_from_url(path, map_location='cpu', weights_only=True)
-            mmap = lazily and zipfile.is_zipfile(path)
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        if isinstance(source, str) and source.endswith('.safetensors'):
+            return check_content(load_safetensors(source, map_location))
+        if isinstance(source, str) and not starts_as_zip(source):
+            source = io.BytesIO(Path(source).read_bytes())  # of these, torch looks for no tar file
+        screen(source)
+        if isinstance(source, str) and not lazily:
+            check_damage(source)
+        mmap = lazily and isinstance(source, str)
+        with torch.serialization.safe_globals(RECIPES):
+            content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
+        return check_content(rebuild(content))
     except Exception as error:
         # PyTorch explains weights_only at length first, then says what it met.
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
         reason = text.strip().splitlines()[0].split('. ')[0]
-        if isinstance(error, KeyError):  # what pickle makes of any other file
-            reason = 'it is neither a file of PyTorch nor safetensors'
-        raise UserError(f"checkpoint '{path}' cannot be read: {reason}") from error
+        raise UserError(f'checkpoint {shown} cannot be read: {reason}') from error
 
 
-def load_safetensors(path: str) -> dict:
+def find_file(path: str | Path) -> str:
+    """The local file of a path or address.
+
+    Raises:
+        UserError: When there is none.
+    """
+    path = os.path.expanduser(path)
+    if path.startswith(('http://', 'https://')):
+        return str(fetch(path))
+    if '://' in path:
+        raise UserError(f"checkpoint '{path}': only files and http(s) addresses are read")
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        is_file = False
+    if not is_file:
+        raise UserError(f"checkpoint '{path}' does not exist as a regular file")
+    return path
+
+
+def check_damage(path: str) -> None:
+    """Raise ``ValueError`` when a file's checksums do not fit its bytes."""
+    damage = find_damage(path)
+    if damage:
+        raise ValueError(f'{damage}; restore it from a copy')
+    if not has_checksums(path):
+        print_log(
+            f"checkpoint '{path}' was written without checksums: damage in it would go unnoticed",
+            'current',
+        )
+
+
+def load_safetensors(path: str, map_location: object = 'cpu') -> dict:
     """The tensors of a safetensors file; with its classes, if it has them, as a .pth file would."""
-    state = safetensors.torch.load_file(path)
+    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    state = safetensors.torch.load_file(path, str(device))
     with safetensors.safe_open(path, 'pt') as file:
         metadata = file.metadata() or {}
     if 'dataset_meta' not in metadata:
         return state
     return dict(state_dict=state, meta=dict(dataset_meta=json.loads(metadata['dataset_meta'])))
+
+
+def check_content(content: object) -> dict:
+    """What was read, without texts of configs, and with names and classes that are such.
+
+    Raises:
+        ValueError: When it is no checkpoint.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f'it holds a {type(content).__name__}, no dict of tensors')
+    state = content.get('state_dict', content)
+    for entry in (content, state, content.get('meta', {})):
+        check_names(entry)
+    meta, hub = content.get('meta', {}), content.get('message_hub')
+    check_classes(meta)
+    check_classes(meta.get('dataset_meta') or {})
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    for entry in (meta, info):
+        for name in CONFIG_TEXTS if isinstance(entry, dict) else ():
+            entry.pop(name, None)
+    return content
+
+
+def check_names(entry: object) -> None:
+    """Raise ``ValueError`` unless this is a dict of printable names."""
+    if not isinstance(entry, dict):
+        raise ValueError(f'a {type(entry).__name__} is in it where a dict belongs')
+    for name in entry:
+        if not is_name(name):
+            raise ValueError(f'{str(name)[:80]!r} in it is no name, which is a printable text')
+
+
+def is_name(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
+
+
+def check_classes(meta: object) -> None:
+    """Raise ``ValueError`` unless classes are a list of names, and the palette one of colours.
+
+    What is a text there would be read as the name of a file.
+    """
+    check_names(meta)
+    for key, value in meta.items():
+        if value is None or key.lower() not in ('classes', 'palette'):
+            continue
+        if key.lower() == 'classes' and not (
+            isinstance(value, list | tuple) and all(map(is_name, value))
+        ):
+            raise ValueError(f'its {key} are no list of names')
+        if key.lower() == 'palette' and not is_palette(value):
+            raise ValueError(f'its {key} is no list of colours (three numbers each)')
+
+
+def is_palette(value: object) -> bool:
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return isinstance(value, list | tuple) and all(
+        isinstance(colour, list | tuple)
+        and len(colour) == 3
+        and all(isinstance(part, int | np.integer) for part in colour)
+        for colour in value
+    )
 
 
 def save_weights(
@@ -134,8 +201,12 @@ def save_weights(
     if path.suffix == '.safetensors':
         # Clones, since the format refuses tensors that share memory, as tied weights do.
         state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-        text = json.dumps(classes, default=np.ndarray.tolist)  # a palette may be an array
-        data = safetensors.torch.save(state, {'dataset_meta': text} if classes else None)
+        try:
+            text = json.dumps(classes, default=lambda value: value.tolist())  # arrays, as a palette
+            data = safetensors.torch.save(state, {'dataset_meta': text} if classes else None)
+        except Exception as error:  # the format knows fewer kinds of tensors than PyTorch
+            reason = (str(error) or repr(error)).splitlines()[0]
+            raise UserError(f"'{path}' cannot be written: {reason}") from error
     else:
         content = dict(state_dict=state)
         if classes:
@@ -163,5 +234,5 @@ def get_state_dict(checkpoint: dict) -> dict[str, Tensor]:
     return {
         key.removeprefix('module.'): value
         for key, value in state.items()
-        if isinstance(value, Tensor)
+        if isinstance(key, str) and isinstance(value, Tensor)
     }

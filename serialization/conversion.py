@@ -86,7 +86,7 @@ def pick_weights(checkpoint: Mapping, ema: bool = False) -> State:
     averaged = [held[entry] for entry in EMA_ENTRIES if entry in held]
     if 'ema_state_dict' in held and 'state_dict' in held:
         averaged.append(held['state_dict'])
-    names = ', '.join(str(key) for key in list(checkpoint)[:8])
+    names = ', '.join(str(key) for key in list(checkpoint)[:8]) or 'nothing'
     if ema and not averaged:
         raise UserError(f'it holds no averaged weights ({", ".join(EMA_ENTRIES)}), but {names}')
     state = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit, update_init_info
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ def load_pretrained(module: nn.Module, checkpoint: str, prefix: str | None = Non
     """
     state = get_state_dict(load_file(checkpoint))
     found = select_pretrained(module, state, checkpoint, prefix)
+    check_numbers(found, checkpoint)
     own = module.state_dict()
     for key in own.keys() - found.keys():
         print_log(
@@ -97,9 +99,10 @@ def load_whole(module: nn.Module, state: dict[str, Tensor], checkpoint: str) -> 
         checkpoint: What the file is called, for the error.
 
     Raises:
-        UserError: When a tensor is missing or of another shape.
+        UserError: When a tensor is missing, of another shape, or not finite.
     """
     check_fit(module, state, checkpoint, whole_model=True)
+    check_numbers(state, checkpoint)
     module.load_state_dict(state, strict=False)
 
 
@@ -128,6 +131,30 @@ def check_fit(
         raise UserError(
             f"checkpoint '{checkpoint}' is of another model than this {part}: {problem}"
         )
+
+
+def check_numbers(state: dict[str, object], checkpoint: str) -> None:
+    """Raise :class:`UserError` unless all weights are finite real numbers."""
+    wrong = [
+        name for name, value in state.items() if isinstance(value, Tensor) and not is_finite(value)
+    ]
+    if wrong:
+        shown = ', '.join(map(str, wrong[:3])) + (', ...' if len(wrong) > 3 else '')
+        raise UserError(
+            f"checkpoint '{checkpoint}': {len(wrong)} of {len(state)} tensors hold NaN, infinite "
+            f'or complex numbers ({shown}); take an earlier checkpoint'
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinite nor complex numbers; one pass."""
+    if tensor.is_complex():
+        return False
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    if tensor.element_size() == 1:  # of these, torch computes nothing
+        tensor = tensor.float()
+    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
 
 
 def strip_backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:

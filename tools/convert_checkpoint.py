@@ -23,6 +23,7 @@ from mmdense.serialization.conversion import (
     has_averaged_weights,
     pick_weights,
 )
+from mmdense.serialization.loading import check_numbers
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,6 +68,7 @@ def main() -> None:
         conversion = convert(pick_weights(checkpoint, ema=args.ema))
     except UserError as error:
         raise UserError(f"'{args.src}': {error}") from error
+    check_numbers(conversion.state_dict, args.src)
     save_weights(conversion.state_dict, checkpoint.get('meta'), dst)
     print(describe(conversion))
     print(f"{len(conversion.state_dict)} tensors written to '{dst}'")

@@ -23,7 +23,7 @@ from mmdense.engine.building import load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import check_model_config
-from mmdense.errors import UserError
+from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing
 from mmdense.inference.predict import (
     describe,
@@ -68,23 +68,25 @@ def main() -> None:
     model = load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
-    unreadable = []
+    failed = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
         try:
-            batch = load_image(pipeline, image)
+            sample = predict(model, load_image(pipeline, image))
+            content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
+            picture = mmcv.imread(str(image), channel_order='rgb')
+            overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
+            write_results(out_dir, name, content, overlay, sample)
         except UserError as error:
-            unreadable.append(error)
-            continue
-        sample = predict(model, batch)
-        content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
-        picture = mmcv.imread(str(image), channel_order='rgb')
-        overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
-        write_results(out_dir, name, content, overlay, sample)
-    print(f"{len(images) - len(unreadable)} of {len(images)} pictures: '{out_dir}'")
-    for error in unreadable[:-1]:
-        print(f'error: {error}', file=sys.stderr)
-    if unreadable:
-        raise unreadable[-1]
+            failed.append(error)
+        except Exception as error:  # of a shape, say, that a layer cannot take
+            problem = UserError(f"'{image}' cannot be processed: {first_line(error)}")
+            problem.__cause__ = error
+            failed.append(problem)
+    print(f"{len(images) - len(failed)} of {len(images)} pictures: '{out_dir}'")
+    for error in failed[:-1]:
+        print(f'error: {last_line(error)}', file=sys.stderr)
+    if failed:
+        raise failed[-1]
 
 
 if __name__ == '__main__':

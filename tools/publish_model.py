@@ -17,6 +17,7 @@ from mmdense.engine import launch
 from mmdense.errors import UserError
 from mmdense.serialization.checkpoint import load_file, save_weights
 from mmdense.serialization.conversion import pick_weights
+from mmdense.serialization.loading import check_numbers
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -43,6 +44,7 @@ def main() -> None:
         state = pick_weights(checkpoint, ema='ema_state_dict' in checkpoint)
     except UserError as error:
         raise UserError(f"'{args.src}': {error}") from error
+    check_numbers(state, args.src)
     before = megabytes(args.src)
     path = save_weights(state, checkpoint.get('meta'), args.dst, add_hash=True)
     print(f"{len(state)} tensors, {before} -> {megabytes(path)}, written to '{path}'")

@@ -1,7 +1,11 @@
 """Pictures in, overlays and JSON out, for all three tasks."""
 
 import json
+import os
+import struct
+import zlib
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 from helpers import CONFIGS, DIGIT_CONFIGS, check_fails
 from mmengine.config import Config
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmdense.engine import building
@@ -82,6 +87,24 @@ def test_pictures_of_one_name(tmp_path):
     assert list(predict.find_images([str(tmp_path)], tmp_path / 'b')) == ['a/x']
 
 
+def huge_png(width: int, height: int) -> bytes:
+    """The start of a PNG file that declares so many pixels."""
+    header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
+    data = b'IDAT' + zlib.compress(bytes(100))
+    chunk += struct.pack('>I', len(data) - 4) + data + struct.pack('>I', zlib.crc32(data))
+    return b'\x89PNG\r\n\x1a\n' + chunk
+
+
+def fail_at_strips(run):
+    def fail(model, batch):
+        if batch['data_samples'][0].ori_shape[0] == 1:
+            raise RuntimeError('the strip\nsecond line')
+        return run(model, batch)
+
+    return fail
+
+
 class TestBadInput:
     """Of tools/predict.py and tools/visualize.py: one line, and nothing written."""
 
@@ -144,6 +167,50 @@ class TestBadInput:
         args = (DIGIT_CONFIGS['mmseg'], untrained('mmseg'), *images)
         check_fails(run_tool('predict.py', *args, '--out-dir', tmp_path / 'o'), 'broken.png')
         assert [p.name for p in (tmp_path / 'o' / 'vis').iterdir()] == ['000000.png']
+
+    def test_bad_pictures_of_every_kind(self, run_tool, untrained, pictures, tmp_path):
+        """Each is listed in a line; the others are done, and nothing of a failed one is written."""
+        folder = tmp_path / 'mixed'
+        folder.mkdir()
+        picture = cv2.imread(str(pictures / 'val' / '000000.png'))
+        good = dict(
+            plain=picture,
+            grey=picture[..., 0],
+            alpha=np.dstack([picture, picture[..., :1]]),
+            deep=picture.astype(np.uint16) * 257,
+        )
+        for name, content in good.items():
+            cv2.imwrite(str(folder / f'{name}.png'), content)
+        Image.open(folder / 'plain.png').convert('CMYK').save(folder / 'cmyk.jpg')
+        Image.open(folder / 'plain.png').convert('P').save(folder / 'palette.png')
+        bad = dict(
+            text=b'no image',
+            empty=b'',
+            cut=(folder / 'plain.png').read_bytes()[:60],
+            huge=huge_png(60_000, 60_000),
+        )
+        for name, content in bad.items():
+            (folder / f'{name}.png').write_bytes(content)
+        os.mkfifo(folder / 'pipe.png')
+        args = (DIGIT_CONFIGS['mmseg'], untrained('mmseg'), folder, '--out-dir', tmp_path / 'out')
+        code, out, err = run_tool('predict.py', *args)
+        lines = [line for line in err.splitlines() if line.startswith('error: ')]
+        assert code == 1 and 'Traceback' not in err, err
+        assert '6 of 11 pictures' in out and len(lines) == 5, (out, err)
+        for name in (*bad, 'pipe'):
+            assert sum(f'{name}.png' in line for line in lines) == 1, (name, lines)
+        assert "huge.png' cannot be read as an image: more pixels than OPENCV_IO_MAX" in err
+        done = {*good, 'cmyk', 'palette'}
+        assert {path.stem for path in (tmp_path / 'out').rglob('*.*')} == done
+        assert not list(tmp_path.rglob('*.part*'))
+
+    def test_a_picture_that_a_layer_cannot_take(self, run_tool, untrained, pictures, tmp_path):
+        cv2.imwrite(str(pictures / 'strip.png'), np.zeros((1, 5000, 3), np.uint8))
+        args = (DIGIT_CONFIGS['mmpretrain'], untrained('mmpretrain'), pictures)
+        with mock.patch.object(predict, 'predict', fail_at_strips(predict.predict)):
+            code, out, err = run_tool('predict.py', *args, '--out-dir', tmp_path / 'o')
+        assert code == 1 and '6 of 7 pictures' in out and 'Traceback' not in err
+        assert "strip.png' cannot be processed: the strip" in err and 'second line' not in err
 
     def test_score_in_percent(self, run_tool, untrained, pictures):
         args = (DIGIT_CONFIGS['mmdet'], untrained('mmdet'), pictures, '--score-thr', 30)

@@ -3,7 +3,7 @@
 import functools
 import pickle
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from mmdense.errors import UserError
 from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.integrity import find_damage, has_checksums
 
 STATE = {'a.weight': torch.ones(30, 4), 'a.bias': torch.arange(30.0)}
 
@@ -70,3 +71,59 @@ def test_addresses(tmp_path, monkeypatch, kind):
                 load_file(f'{address}/harmful.pth')
     finally:
         server.shutdown()
+
+
+def test_addresses_of_one_name_do_not_meet(tmp_path, monkeypatch):
+    """A cached file belongs to its whole address; what came in part is not kept."""
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    answers = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            data, length = answers[self.path]
+            self.send_response(200)
+            self.send_header('Content-Length', str(length))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+
+    for i, folder in enumerate('ab'):
+        torch.save(dict(x=torch.tensor(i)), tmp_path / 'x.pth')
+        data = (tmp_path / 'x.pth').read_bytes()
+        answers[f'/{folder}/model.pth'] = (data, len(data))
+        answers[f'/cut{folder}/model.pth'] = (data[:-9], len(data))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_port}'
+    try:
+        for i, folder in enumerate('ab'):
+            assert load_file(f'{address}/{folder}/model.pth')['x'] == i
+        kept = sorted((tmp_path / 'hub').rglob('*.*'))
+        assert len(kept) == 2
+        with pytest.raises(UserError, match='bytes came; try again'):
+            load_file(f'{address}/cuta/model.pth')
+        assert sorted((tmp_path / 'hub').rglob('*.*')) == kept
+    finally:
+        server.shutdown()
+    assert load_file(f'{address}/a/model.pth')['x'] == 0  # without the server
+
+
+def test_damage_is_named(tmp_path):
+    """Where checksums say so; a file without any is read, with a word about that."""
+    path = tmp_path / 'a.pth'
+    torch.save(STATE, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(STATE['a.bias'].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r'is damaged; restore it from a copy'):
+        load_file(path)
+    assert load_file(path, lazily=True).keys() == STATE.keys()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert find_damage(path) is None and not has_checksums(path)
+    assert load_file(path).keys() == STATE.keys()

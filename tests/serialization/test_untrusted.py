@@ -1,0 +1,370 @@
+"""Nothing that an untrusted file holds is run, through no door; lies end in one line."""
+
+import functools
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import DIGIT_CONFIGS, check_fails
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner, checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from payloads import FILES, RUNS, Payload, answer
+from torch import nn
+
+from mmdense.engine.building import load_model
+from mmdense.engine.data import prepare_loading
+from mmdense.engine.pictures import check_inside
+from mmdense.errors import UserError
+from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.loading import check_numbers
+
+
+@functools.cache
+def make_runner() -> Runner:
+    data = dict(
+        batch_size=1,
+        dataset=[dict(inputs=torch.zeros(1))] * 2,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    return Runner(
+        model=nn.Linear(1, 1),
+        work_dir=tempfile.mkdtemp(),
+        train_dataloader=data,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        log_level='ERROR',
+        experiment_name='doors',
+    )
+
+
+# The ways in that need no large model.
+DOORS = {
+    'load_file': load_file,
+    'lazily': lambda path: load_file(path, lazily=True),
+    'bytes': lambda path: load_file(io.BytesIO(Path(path).read_bytes())),
+    'load_checkpoint': lambda path: checkpoint.load_checkpoint(nn.Linear(1, 1), path),
+    'CheckpointLoader': lambda path: CheckpointLoader.load_checkpoint(path, 'cpu'),
+    '_safe_torch_load': lambda path: checkpoint._safe_torch_load(path),
+    'prefix': lambda path: checkpoint._load_checkpoint_with_prefix('a', path),
+    'Pretrained': lambda path: PretrainedInit(path)(nn.Linear(1, 1)),
+    'Runner.load_checkpoint': lambda path: make_runner().load_checkpoint(path),
+    'Runner.resume': lambda path: make_runner().resume(path),
+}
+
+
+@pytest.mark.parametrize('door', DOORS)
+def test_no_file_runs_code_or_takes_memory(door, tmp_path):
+    """Each kind of file through each door, in a process of its own."""
+    marker = tmp_path / 'marker'
+    make_runner()
+    for kind, write in FILES.items():
+        path = tmp_path / f'{kind}.pth'
+        write(path, marker)
+        marker.unlink(missing_ok=True)
+        said = answer(lambda path=path: DOORS[door](str(path)))
+        assert not marker.exists(), kind
+        assert said.startswith('UserError: ') and '\n' not in said, (kind, said)
+        assert 'memory' not in said.replace('in memory cannot', '') and len(said) < 600, (
+            kind,
+            said,
+        )
+
+
+def det_inferencer(path: str) -> None:
+    from mmdet.apis import DetInferencer
+
+    DetInferencer(Config.fromfile(DIGIT_CONFIGS['mmdet']), path, device='cpu')
+
+
+def det_inferencer_alone(path: str) -> None:
+    from mmdet.apis import DetInferencer
+
+    DetInferencer(weights=path, device='cpu')
+
+
+def seg_inferencer(path: str) -> None:
+    from mmseg.apis import MMSegInferencer
+
+    MMSegInferencer(Config.fromfile(DIGIT_CONFIGS['mmseg']), path, device='cpu')
+
+
+def init_detector(path: str) -> None:
+    from mmdet.apis import init_detector
+
+    init_detector(str(DIGIT_CONFIGS['mmdet']), path, device='cpu')
+
+
+def init_model(path: str) -> None:
+    from mmseg.apis import init_model
+
+    init_model(str(DIGIT_CONFIGS['mmseg']), path, device='cpu')
+
+
+def get_model(path: str) -> None:
+    from mmpretrain import get_model
+
+    get_model(str(DIGIT_CONFIGS['mmpretrain']), pretrained=path, device='cpu')
+
+
+def classification_inferencer(path: str) -> None:
+    from mmpretrain import ImageClassificationInferencer
+
+    config = str(DIGIT_CONFIGS['mmpretrain'])
+    ImageClassificationInferencer(config, pretrained=path, device='cpu')
+
+
+def own_model(path: str) -> None:
+    load_model(Config.fromfile(DIGIT_CONFIGS['mmpretrain']), path)
+
+
+LIBRARIES = [
+    det_inferencer,
+    det_inferencer_alone,
+    seg_inferencer,
+    init_detector,
+    init_model,
+    get_model,
+    classification_inferencer,
+    own_model,
+]
+
+
+@pytest.mark.parametrize('door', LIBRARIES, ids=lambda door: door.__name__)
+def test_no_door_of_the_toolboxes_runs_code(door, tmp_path):
+    marker = tmp_path / 'marker'
+    for kind in ('argument', 'legacy', 'system', 'weight'):
+        path = tmp_path / f'{kind}.pth'
+        RUNS[kind](path, marker)
+        marker.unlink(missing_ok=True)
+        with pytest.raises(UserError, match=r'cannot be read|is not run') as error:
+            door(str(path))
+        assert not marker.exists() and '\n' not in str(error.value)
+
+
+def test_a_config_in_a_checkpoint_is_not_run_by_an_inferencer(tmp_path):
+    """mmengine takes the model's config from the checkpoint when none is named."""
+    marker = tmp_path / 'marker'
+    text = f'open({str(marker)!r}, "w")\nmodel = dict()\n'
+    for content in (
+        dict(state_dict={}, meta=dict(cfg=text, config=text)),
+        dict(state_dict={}, message_hub=dict(runtime_info=dict(cfg=text))),
+    ):
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(UserError, match='the config in a checkpoint is not run'):
+            det_inferencer_alone(str(tmp_path / 'a.pth'))
+        assert text not in str(load_file(tmp_path / 'a.pth'))
+    assert not marker.exists()
+
+
+TOOLS = {
+    'predict.py': lambda path: (DIGIT_CONFIGS['mmpretrain'], path, __file__),
+    'test.py': lambda path: (DIGIT_CONFIGS['mmpretrain'], path),
+    'train.py': lambda path: (
+        *(DIGIT_CONFIGS['mmpretrain'], '--cfg-options', f'load_from={path}'),
+        'model.backbone.init_cfg=None',
+    ),
+    'export.py': lambda path: (DIGIT_CONFIGS['mmpretrain'], path, 'a.onnx'),
+    'visualize.py': lambda path: (DIGIT_CONFIGS['mmpretrain'], path, 'picture.png'),
+    'convert_checkpoint.py': lambda path: (path, 'out.pth'),
+    'publish_model.py': lambda path: (path, 'out.pth'),
+}
+
+
+@pytest.mark.parametrize('tool', [*TOOLS, 'resume'])
+def test_no_tool_runs_code(tool, place, run_tool):
+    marker = place / 'marker'
+    next((place / 'data').rglob('*.png')).rename('picture.png')
+    for kind in ('argument', 'legacy', 'system', 'weight', 'tensor_size', 'dtype_state'):
+        path = place / f'{kind}.pth'
+        FILES[kind](path, marker)
+        marker.unlink(missing_ok=True)
+        if tool == 'resume':
+            result = run_tool('train.py', DIGIT_CONFIGS['mmpretrain'], '--resume', path)
+        else:
+            result = run_tool(tool, *TOOLS[tool](path))
+        check_fails(result, f"checkpoint '{path}' cannot be read")
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize('suffix', ['pkl', 'pickle'])
+def test_annotations_are_no_pickles_unless_the_user_says_so(suffix, tmp_path, monkeypatch):
+    path, marker = tmp_path / f'a.{suffix}', tmp_path / 'marker'
+    fileio.dump(dict(a=1), path)
+    with pytest.raises(UserError, match=r'is a pickle.*MMDENSE_ALLOW_PICKLE=1'):
+        fileio.load(path)
+    monkeypatch.setenv('MMDENSE_ALLOW_PICKLE', '1')
+    assert fileio.load(path) == dict(a=1)
+    monkeypatch.setenv('MMDENSE_ALLOW_PICKLE', '0')
+    fileio.dump(Payload(marker), path)
+    with pytest.raises(UserError, match='is a pickle'):
+        fileio.load(path)
+    assert not marker.exists()
+
+
+def test_yaml_holds_plain_data(tmp_path):
+    path, marker = tmp_path / 'a.yaml', tmp_path / 'marker'
+    path.write_text(f"a: !!python/object/apply:builtins.open ['{marker}', 'w']\n")
+    with pytest.raises(UserError, match='is no YAML of plain data') as error:
+        fileio.load(path)
+    assert not marker.exists() and '\n' not in str(error.value)
+    fileio.dump(dict(a=(1, 2), b=[3, 'c']), path)
+    assert fileio.load(path) == dict(a=(1, 2), b=[3, 'c'])
+
+
+@pytest.mark.parametrize('key', ['ann_file', 'proposal_file'])
+def test_a_data_set_reads_no_pickle(key, tmp_path):
+    from mmdet.datasets import CocoDataset
+    from mmengine.dataset import BaseDataset
+
+    marker = tmp_path / 'marker'
+    fileio.dump(Payload(marker), tmp_path / 'a.pkl')
+    (tmp_path / 'a.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[])))
+    with pytest.raises(UserError, match='is a pickle'):
+        if key == 'ann_file':
+            BaseDataset(ann_file=str(tmp_path / 'a.pkl'))
+        else:
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                CocoDataset(
+                    ann_file=str(tmp_path / 'a.json'), proposal_file=str(tmp_path / 'a.pkl')
+                )
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    'path, inside',
+    [
+        ('data/img/a.png', True),
+        ('data/img/b/../a.png', True),
+        ('/elsewhere/seg/a.png', True),  # a prefix of its own
+        ('data/img/../../a.png', False),
+        ('data/../../etc/passwd', False),
+        ('/etc/passwd', False),
+        ('data2/a.png', False),
+        ('http://host/a.png', False),
+        ('data/http://host/a.png', False),
+        ('s3://bucket/data/a.png', True),
+        ('s3://bucket/data/../a.png', False),
+    ],
+)
+def test_pictures_lie_in_the_folder_of_their_data(path, inside):
+    class Dataset:
+        data_root = 'data'
+        data_prefix = dict(img='data/img', seg='/elsewhere/seg', far='s3://bucket/data', no='')
+
+    for key in ('img_path', 'seg_map_path'):
+        if inside:
+            check_inside(Dataset, {key: path})
+        else:
+            with pytest.raises(UserError, match="is outside the data set's folder 'data'"):
+                check_inside(Dataset, {key: path})
+    check_inside(Dataset, dict(name=path, img_path=None))
+
+
+@pytest.mark.parametrize('name', ['../../secret.png', '/dev/zero', '/etc/passwd', 'pipe'])
+def test_file_names_of_annotations(name, tmp_path, monkeypatch):
+    """``file_name`` of a COCO json; a pipe inside the folder would wait for ever."""
+    from mmdet.datasets import CocoDataset
+
+    prepare_loading(Config(dict(default_scope='mmdet')))
+    (tmp_path / 'data').mkdir()
+    os.mkfifo(tmp_path / 'data' / 'pipe')
+    image = dict(id=1, file_name=name, width=4, height=4)
+    box = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 2, 2], area=4, iscrowd=0)
+    content = dict(images=[image], annotations=[box], categories=[dict(id=1, name='person')])
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = CocoDataset(
+            ann_file=str(tmp_path / 'a.json'),
+            data_prefix=dict(img=str(tmp_path / 'data')),
+            metainfo=dict(classes=('person',)),
+            pipeline=[dict(type='LoadImageFromFile')],
+        )
+    with pytest.raises(UserError, match=r'outside the data set|is no regular file'):
+        dataset[0]
+    monkeypatch.setenv('MMDENSE_ALLOW_OUTSIDE', '1')
+    with pytest.raises(UserError, match='cannot be read as an image'):
+        dataset[0]
+
+
+def test_what_the_toolboxes_write_is_read(tmp_path):
+    """Histories, arrays and numbers of numpy, options, paths: as they were."""
+    from argparse import Namespace
+    from collections import Counter, OrderedDict
+    from pathlib import PosixPath
+
+    state = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict()
+    content = dict(
+        state_dict=state,
+        meta=dict(dataset_meta=dict(classes=('a',), palette=np.array([[1, 2, 3]])), time='now'),
+        logs=HistoryBuffer([1.0, 2.0], [1, 1]),
+        nothing=HistoryBuffer(),
+        arrays=[
+            np.arange(6.0).reshape(2, 3),
+            np.asfortranarray(np.arange(6, dtype='>i2').reshape(2, 3)),
+            np.array(['a', 'bc']),
+            np.array([b'a', b'bc']),
+            np.array([True, False]),
+            np.zeros((0, 3), np.complex64),
+        ],
+        numbers=[np.float64(0.5), np.int64(3), np.bool_(True), np.float32(1)],
+        dtype=np.dtype('<f4'),
+        args=Namespace(lr=0.1, model='a'),
+        path=PosixPath('a/b'),
+        steps=Counter({3: 1}),
+        rest=[slice(1, None), {1, 2}, 1j, b'bytes', b'', 2**80, torch.Size([1]), torch.float16],
+        order=OrderedDict(a=torch.device('cpu')),
+    )
+    for legacy in (False, True):
+        path = tmp_path / f'{legacy}.pth'
+        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+        read = load_file(path)
+        assert read['state_dict']._metadata == state._metadata
+        for key, value in state.items():
+            assert torch.equal(read['state_dict'][key], value)
+        assert read['logs'].mean() == 1.5 and len(read['nothing'].data[0]) == 0
+        for made, known in zip(read['arrays'], content['arrays'], strict=True):
+            assert made.dtype == known.dtype and np.array_equal(made, known)
+            assert (made.flags.writeable and made.flags.owndata) or made.dtype == bool
+        for key in ('numbers', 'dtype', 'args', 'path', 'steps', 'rest', 'order'):
+            assert read[key] == content[key], key
+        assert [type(n) for n in read['numbers']] == [type(n) for n in content['numbers']]
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    state = dict(a=torch.ones(3), b=torch.tensor([1.0, float('nan')]), c=torch.tensor(1))
+    with pytest.raises(UserError, match=r"'x.pth': 1 of 3 tensors hold NaN.* \(b\); take an"):
+        check_numbers(state, 'x.pth')
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2):
+        for number in ('nan', 'inf', '-inf'):
+            wrong = dict(a=torch.tensor([0.0, float(number)]).to(dtype))
+            with pytest.raises(UserError, match='1 of 1 tensors'):
+                check_numbers(wrong, 'x.pth')
+        check_numbers(dict(a=torch.ones(2).to(dtype), b=torch.zeros(0, dtype=dtype)), 'x.pth')
+    with pytest.raises(UserError, match='complex'):
+        check_numbers(dict(a=torch.ones(1, dtype=torch.complex64)), 'x.pth')
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    for door in ('CheckpointLoader', 'load_checkpoint', 'Pretrained', 'Runner.resume'):
+        with pytest.raises(UserError, match='tensors hold NaN'):
+            DOORS[door](str(tmp_path / 'a.pth'))
+
+
+def test_the_device_is_the_callers(tmp_path):
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'a.pth')
+    seen = []
+
+    def place(storage: object, location: str) -> object:
+        seen.append(location)
+        return storage
+
+    CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), place)
+    assert seen == ['cpu']
