@@ -15,6 +15,6 @@ def _registry(parent: Registry, *locations: str) -> Registry:
 
 MODELS = _registry(mmengine.MODELS, 'backbones', 'heads', 'engine.testing')
 WEIGHT_INITIALIZERS = _registry(mmengine.WEIGHT_INITIALIZERS, 'serialization.loading')
-HOOKS = _registry(mmengine.HOOKS, 'engine.hooks')
+HOOKS = _registry(mmengine.HOOKS, 'engine.hooks', 'engine.numerics')
 OPTIM_WRAPPERS = _registry(mmengine.OPTIM_WRAPPERS, 'engine.amp')
 OPTIM_WRAPPER_CONSTRUCTORS = _registry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')

@@ -13,7 +13,11 @@ from ..serialization.checkpoint import load_file
 from .building import build_runner
 
 # Added to every run.
-HOOKS = [dict(type='mmdense.CheckInstancesHook'), dict(type='mmdense.MeanLossHook')]
+HOOKS = [
+    dict(type='mmdense.CheckInstancesHook'),
+    dict(type='mmdense.FiniteHook'),
+    dict(type='mmdense.MeanLossHook'),
+]
 
 
 def enable_amp(cfg: Config) -> None:

@@ -17,7 +17,7 @@ NAMES = {
         'PaCaSegHead',
         'PaCaViT',
     ],
-    'HOOKS': ['CheckInstancesHook', 'CompileBackboneHook', 'MeanLossHook'],
+    'HOOKS': ['CheckInstancesHook', 'CompileBackboneHook', 'FiniteHook', 'MeanLossHook'],
     'OPTIM_WRAPPERS': ['CPUAmpOptimWrapper'],
     'OPTIM_WRAPPER_CONSTRUCTORS': ['LayerDecayOptimWrapperConstructor'],
     'WEIGHT_INITIALIZERS': ['Pretrained'],
