@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..serialization.checkpoint import load_file
 from .building import build_runner
 
-# Added to every run.
+# Added to every run, unless its config has one of that type with settings of its own.
 HOOKS = [
     dict(type='mmdense.CheckInstancesHook'),
     dict(type='mmdense.FiniteHook'),
@@ -56,7 +56,9 @@ def set_resume(cfg: Config, resume: str) -> None:
 
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    own = cfg.get('custom_hooks', [])
+    named = [hook.get('type') for hook in own if isinstance(hook, dict)]
+    cfg.custom_hooks = [*own, *(hook for hook in HOOKS if hook['type'] not in named)]
     runner = build_runner(cfg)
     try:
         runner.train()
