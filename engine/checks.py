@@ -1,7 +1,8 @@
 """What must hold before a run starts.
 
-Each check raises :class:`UserError` or returns nothing, and writes nothing but warnings. Models are
-built without numbers, and checkpoints are asked for names and shapes only: the run itself needs both.
+Each check raises :class:`UserError` or returns nothing, and writes nothing but warnings to stderr.
+Models are built without numbers, and checkpoints are asked for names and shapes only: the run
+itself needs both.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
 from .building import told_in_one_line
 from .config_words import check_words, find_late_schedules
-from .data import find_datasets
+from .data import find_datasets, prepare_loading
 from .data_checks import check_contents
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -40,6 +41,7 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
         whole_model: ``load_from`` must hold every tensor of the model, not its backbone alone.
     """
     check_processes()
+    prepare_loading(cfg)
     check_words(cfg)
     check_data(cfg, loaders)
     check_model(cfg, 'train_dataloader' in loaders, whole_model)

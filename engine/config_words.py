@@ -240,13 +240,15 @@ def _parameters(kind: Callable) -> set[str] | None:
         rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
         if not rest:
             return words
-        if not _hands_on(init, rest[0]):
+        if not inspect.isclass(kind) or not _hands_on(init, rest[0]):
             return None
     return None
 
 
 def _hands_on(init: Callable, rest: str) -> bool:
-    """Whether ``**rest`` goes to ``super().__init__`` and nowhere else."""
+    """Whether ``**rest`` goes to the next class's ``__init__`` and nowhere else."""
+    name = init.__qualname__.split('.')[-2]
+    parents = ('super().__init__', f'super({name}, self).__init__')
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError, TypeError):
@@ -254,7 +256,7 @@ def _hands_on(init: Callable, rest: str) -> bool:
     handed = {
         id(keyword.value)
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith('super(')
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in parents
         for keyword in call.keywords
         if keyword.arg is None
     }

@@ -31,7 +31,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .building import told_in_one_line
-from .data import find_datasets, prepare_loading
+from .data import find_datasets
 
 SECONDS = 10.0  # for the ends of a data set's picture files; beyond that, a sample has been seen
 SAMPLE = 200  # pictures whose header is read, evenly spread
@@ -61,7 +61,6 @@ def check_contents(cfg: Config, loaders: Sequence[str]) -> dict[str, int]:
         UserError: With the faults of all data sets in one line.
     """
     errors, pictures, trained = [], {}, None
-    prepare_loading(cfg)
     for loader in loaders:
         datasets = [] if cfg.get(loader) is None else list(find_datasets(cfg[loader].dataset))
         for dataset in datasets:
