@@ -80,6 +80,16 @@ LOADER_WORDS = {
     'disable_subprocess_warning',
 } - {'self'}
 CLIP_WORDS = {'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value'}
+PARAMWISE_WORDS = {
+    'custom_keys',
+    'bypass_duplicate',
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'flat_decay_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+}
 ENV_WORDS = {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}
 DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
@@ -141,14 +151,17 @@ def _in_section(key: str, node: object) -> Iterator[tuple[str, str, set[str]]]:
         return
     elif key == 'env_cfg':
         yield from _unknown_words(key, node, ENV_WORDS)
-        processes = _parameters(set_multi_processing) or set()
+        processes, _ = _parameters(set_multi_processing)
         yield from _unknown_words('env_cfg.mp_cfg', node.get('mp_cfg') or {}, processes)
     elif key == 'randomness':
-        yield from _unknown_words(key, node, _parameters(set_random_seed) or set())
+        yield from _unknown_words(key, node, _parameters(set_random_seed)[0])
     elif key == 'auto_scale_lr':
         yield from _unknown_words(key, node, {'enable', 'base_batch_size'})
     elif key == 'optim_wrapper':
         yield from _unknown_words(f'{key}.clip_grad', node.get('clip_grad') or {}, CLIP_WORDS)
+        if 'constructor' not in node:
+            by_parameter = node.get('paramwise_cfg') or {}
+            yield from _unknown_words(f'{key}.paramwise_cfg', by_parameter, PARAMWISE_WORDS)
     elif key == 'default_hooks':
         for name, hook in node.items():
             if isinstance(hook, dict) and 'type' not in hook:
@@ -170,9 +183,9 @@ def _in_loop(key: str, node: dict) -> Iterator[tuple[str, str, set[str]]]:
         kinds = _find_kinds(node['type'], (registry.LOOPS,))
     else:
         kinds = [by_epoch if node.get('by_epoch', True) else by_iter]
-    words = [_parameters(kind) for kind in kinds]
-    if words and None not in words:
-        yield from _unknown_words(key, node, set.union(*words) | {'type', 'by_epoch'})
+    words, takes_any = _all_parameters(kinds)
+    if not takes_any:
+        yield from _unknown_words(key, node, words | {'type', 'by_epoch'})
 
 
 def _below(
@@ -186,11 +199,12 @@ def _below(
             yield from _below(f'{where}.{i}', key, child, registries)
     elif isinstance(node, dict):
         kinds = _find_kinds(node['type'], registries) if 'type' in node else []
-        words = [_parameters(kind) for kind in kinds]
-        if words and None not in words and 'constructor' not in node:
-            known = set.union(*words)
+        words, takes_any = _all_parameters(kinds)
+        if kinds and 'constructor' not in node:
             name = node['type'] if isinstance(node['type'], str) else kinds[0].__name__
-            yield from _unknown_words(f'{where} ({name})', node, known | BUILDERS_WORDS, known)
+            for place, word, _ in _unknown_words(f'{where} ({name})', node, words | BUILDERS_WORDS):
+                if not takes_any or (registry.HOOKS in registries and _is_near(word, words)):
+                    yield place, word, words
         for child_key, child in node.items():
             is_call = child_key.endswith(('_cfg', '_cfgs')) and child_key not in (
                 'init_cfg',
@@ -201,12 +215,15 @@ def _below(
                 yield from _below(f'{where}.{child_key}', child_key, child, registries)
 
 
-def _unknown_words(
-    where: str, node: dict, words: set[str], meant: set[str] | None = None
-) -> Iterator[tuple[str, str, set[str]]]:
+def _unknown_words(where: str, node: dict, words: set[str]) -> Iterator[tuple[str, str, set[str]]]:
     for word in node:
         if word not in words and not word.startswith('_'):
-            yield where, word, meant or words
+            yield where, word, words
+
+
+def _is_near(word: str, words: set[str]) -> bool:
+    """Whether a word must be one of these, misspelt: hooks hand on what else they get."""
+    return bool(difflib.get_close_matches(word, words, n=1, cutoff=0.85))
 
 
 def _find_kinds(kind: object, registries: tuple[Registry, ...]) -> list[Callable]:
@@ -220,29 +237,35 @@ def _find_kinds(kind: object, registries: tuple[Registry, ...]) -> list[Callable
     return [kind for kind in found if kind is not None]
 
 
-def _parameters(kind: Callable) -> set[str] | None:
-    """The names that a call of a class or function takes; None when it takes any."""
-    if not inspect.isclass(kind):
-        inits = [kind]
+def _all_parameters(kinds: list[Callable]) -> tuple[set[str], bool]:
+    """The names that any of several classes or functions takes, and whether one takes all."""
+    found = [_parameters(kind) for kind in kinds]
+    return set().union(*(words for words, _ in found)), not found or any(a for _, a in found)
+
+
+def _parameters(kind: Callable) -> tuple[set[str], bool]:
+    """The names that a call of a class or function takes, and whether it takes any other."""
+    if inspect.isclass(kind):
+        calls = [vars(cls)['__init__'] for cls in kind.__mro__ if '__init__' in vars(cls)]
     else:
-        inits = [vars(cls)['__init__'] for cls in kind.__mro__ if '__init__' in vars(cls)]
+        calls = [kind]
     words: set[str] = set()
-    for init in inits:
-        if init is object.__init__:
-            return words
-        if hasattr(init, '__wrapped__'):  # it may take other names than what it wraps
-            return None
+    for call in calls:
+        if call is object.__init__:
+            return words, False
+        if hasattr(call, '__wrapped__'):  # it may take other names than what it wraps
+            return words, True
         try:
-            parameters = inspect.signature(init).parameters.values()
+            parameters = inspect.signature(call).parameters.values()
         except (TypeError, ValueError):
-            return None
+            return words, True
         words |= {p.name for p in parameters}
         rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
         if not rest:
-            return words
-        if not inspect.isclass(kind) or not _hands_on(init, rest[0]):
-            return None
-    return None
+            return words, False
+        if not inspect.isclass(kind) or not _hands_on(call, rest[0]):
+            return words, True
+    return words, True
 
 
 def _hands_on(init: Callable, rest: str) -> bool:
@@ -253,15 +276,19 @@ def _hands_on(init: Callable, rest: str) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError, TypeError):
         return False
-    handed = {
-        id(keyword.value)
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) in parents
-        for keyword in call.keywords
-        if keyword.arg is None
-    }
-    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == rest]
-    return all(id(use) in handed for use in uses)
+    harmless = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in parents:
+            harmless |= {id(keyword.value) for keyword in node.keywords if keyword.arg is None}
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            harmless.add(id(node.value))  # rest['key'] = ...
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == rest:
+            harmless |= {id(child) for child in ast.walk(node)}  # rest = {'key': ..., **rest}
+    return all(
+        id(node) in harmless
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == rest
+    )
 
 
 def find_late_schedules(cfg: Config, iters_per_epoch: float = math.inf) -> Iterator[str]:

@@ -36,6 +36,7 @@ from .data import find_datasets
 SECONDS = 10.0  # for the ends of a data set's picture files; beyond that, a sample has been seen
 SAMPLE = 200  # pictures whose header is read, evenly spread
 MAPS = 40  # label maps that are decoded
+CHUNK = 250  # files that a thread looks at before the time is asked for
 TAIL = 1024  # bytes in which a whole file has its end marker
 NAMED = 3  # of everything that is counted, so many are named
 PICKLES = ('.pkl', '.pickle')
@@ -209,14 +210,15 @@ def check_annotations(
 
 def check_boxes(report: Report, anns: list[dict], images: dict) -> None:
     """Boxes (x, y, width, height) against their pictures."""
-    is_box = [is_numbers(a.get('bbox')) for a in anns]
-    count(
-        report.errors, [a['id'] for a, ok in zip(anns, is_box) if not ok], 'boxes are not 4 numbers'
-    )
-    anns = [a for a, ok in zip(anns, is_box) if ok]
-    if not anns:
-        return
-    boxes = np.array([a['bbox'] for a in anns], dtype=np.float64)  # (N, 4)
+    boxes = read_boxes(anns)
+    if boxes is None:  # one by one: which are none?
+        is_box = [read_boxes([a]) is not None for a in anns]
+        bad = [a['id'] for a, ok in zip(anns, is_box) if not ok]
+        count(report.errors, bad, 'boxes are not 4 numbers')
+        anns = [a for a, ok in zip(anns, is_box) if ok]
+        boxes = read_boxes(anns)
+        if boxes is None:
+            return
     sides = {key: (image['width'], image['height']) for key, image in images.items()}
     shape = np.array([sides[a['image_id']] for a in anns], dtype=np.float64)  # (N, 2)
     area = np.array([a.get('area', 1) for a in anns], dtype=np.float64)
@@ -400,12 +402,17 @@ def look_at(paths: list[str]) -> list[tuple[str, str]]:
     end = time.monotonic() + SECONDS
     found = []
     with ThreadPoolExecutor(8) as pool:
-        for start in range(0, len(paths), 1000):
-            part = paths[start : start + 1000]
-            found += [(p, fault) for p, fault in zip(part, pool.map(find_fault, part)) if fault]
+        for start in range(0, len(paths), 8 * CHUNK):
+            parts = [paths[i : i + CHUNK] for i in range(start, start + 8 * CHUNK, CHUNK)]
+            for faults in pool.map(find_faults, parts):
+                found += faults
             if time.monotonic() > end:
                 break
     return sorted(found)
+
+
+def find_faults(paths: list[str]) -> list[tuple[str, str]]:
+    return [(path, fault) for path in paths if (fault := find_fault(path))]
 
 
 def find_fault(path: str) -> str | None:
@@ -467,8 +474,14 @@ def read_size(path: str) -> tuple[int, int] | None:
         return None
 
 
-def is_numbers(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+def read_boxes(anns: list[dict]) -> np.ndarray | None:
+    """(N, 4) of all annotations; None when there is none, or one is not four numbers."""
+    try:
+        boxes = np.array([ann.get('bbox') for ann in anns])
+    except ValueError:  # of different lengths
+        return None
+    is_good = boxes.shape[1:] == (4,) and boxes.dtype.kind in 'iuf'
+    return boxes.astype(np.float64) if is_good else None
 
 
 def spread(items: Sequence, number: int) -> list:
