@@ -98,7 +98,7 @@ def examine(cfg: Config, loader: str, dataset: dict) -> Report:
             f"'{file}' is a pickle, which can run any code when it is read: use json, yaml or txt"
         )
     backend = dataset.get('backend_args') or {}
-    if report.errors or '://' in repr(dataset) or backend.get('backend', 'local') != 'local':
+    if report.errors or is_remote(dataset) or backend.get('backend', 'local') != 'local':
         return report
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine')
     with told_in_one_line(f'the data set of {loader} cannot be built'), scope:
@@ -112,6 +112,10 @@ def examine(cfg: Config, loader: str, dataset: dict) -> Report:
     steps = [step for step in dataset.get('pipeline', ()) if isinstance(step, dict)]
     examiner(report, built, steps, loader)
     return report
+
+
+def is_remote(dataset: dict) -> bool:
+    return '://' in str([dataset.get(key) for key in ('data_root', 'ann_file', 'data_prefix')])
 
 
 def find_examiner(kind: object) -> Callable | None:
@@ -169,7 +173,9 @@ def check_categories(report: Report, content: dict, classes: Sequence[str]) -> d
             'decides the labels'
         )
     if known - wanted and not wanted - known:
-        lost = sum(ids.get(a.get('category_id')) not in wanted for a in content['annotations'])
+        lost = sum(
+            ids.get(a.get('category_id')) not in wanted for a in content.get('annotations', ())
+        )
         report.warnings.append(
             f'{lost} annotations of {len(known - wanted)} categories that are no classes of '
             f'metainfo are left out: {enumerate_first(sorted(known - wanted))}'
@@ -202,14 +208,14 @@ def check_annotations(
         return used
     for key in ('area', *(['iscrowd'] if evaluated else [])):
         count(report.errors, [a['id'] for a in anns if key not in a], f'annotations have no {key}')
-    check_boxes(report, anns, images)
+    anns = check_boxes(report, anns, images)
     if any(step.get('with_mask') for step in steps):
         check_masks(report, anns, images)
     return used
 
 
-def check_boxes(report: Report, anns: list[dict], images: dict) -> None:
-    """Boxes (x, y, width, height) against their pictures."""
+def check_boxes(report: Report, anns: list[dict], images: dict) -> list[dict]:
+    """Boxes (x, y, width, height) against their pictures; returns the annotations that stay."""
     boxes = read_boxes(anns)
     if boxes is None:  # one by one: which are none?
         is_box = [read_boxes([a]) is not None for a in anns]
@@ -218,7 +224,7 @@ def check_boxes(report: Report, anns: list[dict], images: dict) -> None:
         anns = [a for a, ok in zip(anns, is_box) if ok]
         boxes = read_boxes(anns)
         if boxes is None:
-            return
+            return []
     sides = {key: (image['width'], image['height']) for key, image in images.items()}
     shape = np.array([sides[a['image_id']] for a in anns], dtype=np.float64)  # (N, 2)
     area = np.array([a.get('area', 1) for a in anns], dtype=np.float64)
@@ -235,6 +241,7 @@ def check_boxes(report: Report, anns: list[dict], images: dict) -> None:
     count(report.errors, ids[empty], 'annotations have an area of 0 and would be left out')
     count(report.warnings, ids[beyond], 'boxes reach out of their picture')
     count(report.warnings, ids[small], 'boxes are smaller than a pixel and are left out')
+    return [ann for ann, is_small in zip(anns, small) if not is_small]
 
 
 def check_masks(report: Report, anns: list[dict], images: dict) -> None:
@@ -277,7 +284,7 @@ def examine_maps(report: Report, dataset: BaseDataset, steps: list[dict], loader
         suffix = dataset.seg_map_suffix
         there = [str(p) for p in Path(maps_folder).rglob(f'*{suffix}')]
         left = {os.path.normpath(p) for p in there} - {os.path.normpath(p) for p in pairs}
-        count(report.warnings, names_of(sorted(left)), 'label maps have no picture')
+        count(report.errors, names_of(sorted(left)), 'label maps have no picture')
     lost = set(missing)
     there = [path for path in pairs if path not in lost]
     fitting = [(m, pairs[m]) for m in there if pairs[m] in whole]
@@ -338,21 +345,23 @@ def examine_folders(report: Report, dataset: BaseDataset, steps: list[dict], loa
     if by_folder:
         folders = sorted(entry.name for entry in os.scandir(dataset.img_prefix) if entry.is_dir())
         report.folders = folders
-        shared = len({*folders} & {*(classes or ())})
-        is_named = 2 * shared >= len(folders)  # ImageNet's folders bear other names than classes
-        if classes is not None and (len(classes) != len(folders) or is_named):
-            if classes != folders and set(classes) == set(folders):
-                report.errors.append('the classes of metainfo must be sorted as the folders are')
-            elif classes != folders:
-                report.errors.append(
-                    'metainfo and class folders differ: ' + compare(classes, folders)
-                )
+        # the folders of ImageNet bear other names than its classes
+        same_names = classes is not None and 2 * len({*folders} & {*classes}) >= len(folders)
+        if same_names and sorted(classes) == folders != classes:
+            report.errors.append('the classes of metainfo must be in the order of the folders')
+        elif same_names and classes != folders:
+            report.errors.append('metainfo and class folders differ: ' + compare(classes, folders))
+        elif classes is not None and len(classes) != len(folders):
+            report.errors.append(f'{len(folders)} class folders, but {len(classes)} classes')
     if report.errors:
         return
     try:
         samples = dataset.load_data_list()
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:  # no picture at all
         report.errors.append(' '.join(str(error).split()))
+        return
+    except ValueError as error:
+        report.errors.append(f"each line must be 'picture label': {error}")
         return
     report.pictures = len(samples)
     labels = {sample['gt_label'] for sample in samples} if dataset.with_label else set()
