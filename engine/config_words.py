@@ -129,7 +129,7 @@ def find_near_miss(word: str) -> str | None:
     """The word of a run that this must be meant for; variants such as ``train_cfg_2`` are not."""
     # test_pipeline is every config's own variable
     close = difflib.get_close_matches(word, RUN_WORDS - {'tta_pipeline'}, n=1, cutoff=0.85)
-    if not close or word.startswith(f'{close[0]}_') or word[-1].isdigit() or len(word) < 6:
+    if not close or word.startswith(f'{close[0]}_') or word[-1].isdigit() or len(close[0]) < 8:
         return None
     return close[0]
 
@@ -308,7 +308,6 @@ def find_late_schedules(cfg: Config, iters_per_epoch: float = math.inf) -> Itera
         False: total * iters_per_epoch if in_epochs else total,
     }
     unit = {True: 'epoch', False: 'iteration'}
-    training = f'the training ends after {total} {unit[in_epochs]}s'
     schedulers = cfg.get('param_scheduler') or []
     schedulers = schedulers if isinstance(schedulers, list | tuple) else [schedulers]
     for i, scheduler in enumerate(schedulers):
@@ -317,8 +316,7 @@ def find_late_schedules(cfg: Config, iters_per_epoch: float = math.inf) -> Itera
         by_epoch = scheduler.get('by_epoch', True)
         end = ends[by_epoch]
         name = f'param_scheduler.{i} ({scheduler["type"]})'
-        if by_epoch != in_epochs and math.isfinite(end):
-            training = f'the training ends after {end:.0f} {unit[by_epoch]}s'
+        training = f'the training ends after {end:.0f} {unit[by_epoch]}s'
         late = [s for s in scheduler.get('milestones') or () if s >= end]
         if scheduler.get('begin', 0) >= end:
             yield f'{name} begins at {unit[by_epoch]} {scheduler.begin}, but {training}'
@@ -326,6 +324,7 @@ def find_late_schedules(cfg: Config, iters_per_epoch: float = math.inf) -> Itera
             yield f'{name} has milestones {late}, but {training}'
         elif end < scheduler.get('end', 0) < math.inf:
             yield f'{name} lasts until {unit[by_epoch]} {scheduler.end}, but {training}'
+    training = f'the training ends after {total} {unit[in_epochs]}s'
     begin = loop.get('val_begin', 1)
     if cfg.get('val_dataloader') is not None and begin > total:
         yield f'train_cfg.val_begin is {begin}, but {training}: nothing is evaluated'
