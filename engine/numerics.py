@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,8 +173,9 @@ class FiniteHook(Hook):
                 buffer.copy_(before)
             runner.logger.warning(f'step skipped ({skipped} of {self.max_skips}): {problem}')
             return
-        if get_rank() != 0:
-            raise SystemExit(1)  # the first process speaks for all
+        if get_rank() != 0:  # the first process speaks for all, before a launcher ends it with us
+            time.sleep(1)
+            raise SystemExit(1)
         if may_skip and self.max_skips:
             problem += f'; {self.max_skips} steps were skipped before'
         kept = find_kept(runner)

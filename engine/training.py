@@ -56,7 +56,7 @@ def set_resume(cfg: Config, resume: str) -> None:
 
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
-    own = cfg.get('custom_hooks', [])
+    own = cfg.get('custom_hooks') or []
     named = [hook.get('type') for hook in own if isinstance(hook, dict)]
     cfg.custom_hooks = [*own, *(hook for hook in HOOKS if hook['type'] not in named)]
     runner = build_runner(cfg)
