@@ -16,7 +16,12 @@ def _registry(parent: Registry, *locations: str) -> Registry:
 MODELS = _registry(mmengine.MODELS, 'backbones', 'heads', 'engine.testing')
 WEIGHT_INITIALIZERS = _registry(mmengine.WEIGHT_INITIALIZERS, 'serialization.loading')
 HOOKS = _registry(
-    mmengine.HOOKS, 'engine.hooks', 'engine.saving', 'engine.interrupts', 'engine.resuming'
+    mmengine.HOOKS,
+    'engine.hooks',
+    'engine.interrupts',
+    'engine.numerics',
+    'engine.resuming',
+    'engine.saving',
 )
 LOOPS = _registry(mmengine.LOOPS, 'engine.loops')
 OPTIM_WRAPPERS = _registry(mmengine.OPTIM_WRAPPERS, 'engine.amp')

@@ -1,13 +1,16 @@
 """What must hold before a run starts.
 
-Each check raises :class:`UserError` or returns nothing, and writes nothing. Models are built
-without numbers, and files are asked for names and shapes only: the run itself needs both.
+Each check raises :class:`UserError` or returns nothing, and writes nothing but warnings to stderr.
+Models are built without numbers, and checkpoints are asked for names and shapes only: the run
+itself needs both.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +25,9 @@ from ..errors import UserError
 from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
 from .building import told_in_one_line
-from .data import find_datasets
+from .config_words import check_words, find_late_schedules
+from .data import find_datasets, prepare_loading
+from .data_checks import check_contents
 from .saving import check_lock
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -37,11 +42,16 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
         whole_model: ``load_from`` must hold every tensor of the model, not its backbone alone.
     """
     check_processes()
+    prepare_loading(cfg)
+    check_words(cfg)
     check_data(cfg, loaders)
     check_model(cfg, 'train_dataloader' in loaders, whole_model)
     check_work_dir(cfg.work_dir)
     if 'train_dataloader' in loaders and is_first_machine():
         check_lock(cfg.work_dir)
+    pictures = check_contents(cfg, loaders) if cfg.get('data_check', True) else {}
+    if 'train_dataloader' in loaders:
+        warn_of_schedule(cfg, pictures.get('train_dataloader'))
 
 
 def is_first_machine() -> bool:
@@ -56,6 +66,16 @@ def check_processes() -> None:
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
         raise UserError(f'{processes} processes were asked for on a machine with {gpus} GPU(s)')
+
+
+def warn_of_schedule(cfg: Config, pictures: int | None) -> None:
+    """Say what of the schedule lies behind the end of the training; ``pictures`` may be unknown."""
+    batch = cfg.train_dataloader.get('batch_size') or math.inf
+    processes = int(os.environ.get('WORLD_SIZE', os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    known = pictures is not None and math.isfinite(batch)
+    iters = math.ceil(pictures / (batch * processes)) if known else math.inf
+    for line in find_late_schedules(cfg, iters):
+        print(f'warning: {line}', file=sys.stderr)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from ..errors import UserError, last_line
+from .config_words import check_option_words
 
 
 class KeyValueAction(DictAction):
@@ -35,7 +36,8 @@ def read_config(path: str, options: dict | None = None) -> Config:
     """A config file with overrides.
 
     Raises:
-        UserError: When the file is missing or is not a config, or the overrides do not fit.
+        UserError: When the file is missing or is not a config, or the overrides do not fit or start
+            with a word that nothing reads.
     """
     if '::' in path:
         raise UserError(
@@ -48,6 +50,7 @@ def read_config(path: str, options: dict | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:  # it is Python, and whatever goes wrong in it is in the file
         raise UserError(f"config '{path}' cannot be read: {last_line(error)}") from error
+    check_option_words(cfg, options or {})
     try:
         cfg.merge_from_dict(options or {})
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # mmengine's ways to say so

@@ -33,6 +33,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='check config, data, checkpoint and work dir, say what is wrong, and stop',
     )
+    parser.add_argument(
+        '--no-data-check',
+        action='store_true',
+        help='do not look into the data sets for faults before the run',
+    )
     # torchrun sets LOCAL_RANK; older launchers pass it.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -46,6 +51,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of ``args`` with its overrides, launcher and work dir; raises as read_config."""
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
+    if args.no_data_check:
+        cfg.data_check = False
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

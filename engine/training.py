@@ -16,9 +16,10 @@ from .interrupts import stop_listening
 from .launch import is_main_process
 from .saving import find_checkpoint, get_training_meta, lock_work_dir
 
-# Added to every run.
+# Added to every run, unless its config has one of that type with settings of its own.
 HOOKS = [
     dict(type='mmdense.CheckInstancesHook'),
+    dict(type='mmdense.FiniteHook'),
     dict(type='mmdense.MeanLossHook'),
     dict(type='mmdense.ResumeStateHook'),
     dict(type='mmdense.InterruptHook'),  # the last of all
@@ -103,7 +104,9 @@ def set_resumable(cfg: Config) -> None:
     name = str(loop.get('type')).removeprefix('mmengine.')
     if name in LOOPS:
         loop.type = f'mmdense.{name}'
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *HOOKS]
+    own = cfg.get('custom_hooks') or []
+    named = [hook.get('type') for hook in own if isinstance(hook, dict)]
+    cfg.custom_hooks = [*own, *(hook for hook in HOOKS if hook['type'] not in named)]
     for hook in cfg.custom_hooks:
         if isinstance(hook, dict) and 'EarlyStoppingHook' in str(hook.get('type')):
             hook.setdefault('priority', 'LOW')  # counts before a checkpoint keeps what it counted

@@ -21,6 +21,7 @@ NAMES = {
         'CheckInstancesHook',
         'CheckpointHook',
         'CompileBackboneHook',
+        'FiniteHook',
         'InterruptHook',
         'MeanLossHook',
         'ResumeStateHook',
