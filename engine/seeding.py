@@ -43,19 +43,31 @@ def set_rng_state(state: dict[str, object]) -> None:
 
 
 @contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Within the block the three generators are a function of ``key``; after it, as before."""
+def keeping_generators() -> Iterator[None]:
+    """After the block the three generators are as before."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def seed_generators(*key: int) -> None:
+    """Let the three generators be a function of ``key``."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Within the block the three generators are a function of ``key``; after it, as before."""
+    with keeping_generators():
+        seed_generators(*key)
+        yield
 
 
 @cache
@@ -68,6 +80,17 @@ def _seeded_class(cls: type) -> type:
         with seeded(*index.key):
             return cls.__getitem__(self, index.index)
 
+    def getitems(self: Dataset, indices: list) -> list:
+        # A loader asks for a batch at once: numpy takes its time to keep a state.
+        samples = []
+        with keeping_generators():
+            for index in indices:
+                if isinstance(index, Draw):
+                    seed_generators(*index.key)
+                    index = index.index
+                samples.append(cls.__getitem__(self, index))
+        return samples
+
     def reduce(self: Dataset, protocol: int) -> tuple:
         plain = object.__new__(cls)  # this class exists in this process alone
         plain.__dict__.update(self.__dict__)
@@ -79,7 +102,7 @@ def _seeded_class(cls: type) -> type:
         __doc__=cls.__doc__,
         __slots__=(),
         __getitem__=getitem,
-        __getitems__=None,  # no loading of whole batches: each sample has its own randomness
+        __getitems__=getitems,
         __reduce_ex__=reduce,
         is_seeded=True,
     )

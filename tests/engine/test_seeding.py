@@ -65,7 +65,8 @@ def test_data_set_stays_what_it_is(make):
         draw()
         assert torch.equal(each[Draw(1, key)]['inputs'], wanted)
         assert not torch.equal(each[Draw(1, (5, 0, 8))]['inputs'], wanted)
-        assert not getattr(each, '__getitems__', None)
+        _, last = each.__getitems__([Draw(0, (5, 0, 8)), Draw(1, key)])
+        assert torch.equal(last['inputs'], wanted)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     found = dataset[1]['inputs']
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
