@@ -39,7 +39,7 @@ class FiniteHook(Hook):
     """Stops training before a loss or gradient that is NaN or infinite reaches the weights.
 
     Looks once for each step of an optimizer, after the backward pass of all its accumulated
-    iterations and before gradients are clipped, at the total losses and at the largest gradient.
+    iterations and before gradients are clipped, at the total losses and at the gradients' norm.
     Between processes the verdict is shared, so all of them end or skip together. Infinite gradients
     under a loss scale are the scaler's business, which skips the step and lowers the scale.
 
@@ -118,17 +118,16 @@ class FiniteHook(Hook):
 
     def _are_finite(self, wrapper: OptimWrapper) -> tuple[bool, bool]:
         """Whether all losses and all gradients of a step are, in every process."""
-        largest = torch.nn.utils.get_total_norm(
-            [p.grad for p in _parameters(wrapper)], norm_type=math.inf
-        )
-        largest = getattr(largest, 'full_tensor', lambda: largest)()  # FSDP holds shares of it
-        good = [losses['loss'].isfinite().all().to(largest.device) for _, losses in self.window]
-        losses_ok = torch.stack(good).all() if good else torch.ones_like(largest, dtype=bool)
-        bad = ~torch.stack([losses_ok, largest.isfinite()])
+        norm = _total_norm(wrapper, 2.0)
+        good = [losses['loss'].isfinite().all().to(norm.device) for _, losses in self.window]
+        losses_ok = torch.stack(good).all() if good else torch.ones_like(norm, dtype=bool)
+        bad = ~torch.stack([losses_ok, norm.isfinite()])
         if is_distributed():
             bad = bad.to(get_comm_device(), torch.uint8)
             all_reduce(bad, 'max')
         losses_bad, gradients_bad = bad.tolist()
+        if gradients_bad:  # or is it the squares that overflow? the largest tells, but takes longer
+            gradients_bad = not _total_norm(wrapper, math.inf).isfinite()
         return not losses_bad, not gradients_bad
 
     def _describe(self, runner: Runner, wrapper: OptimWrapper, stuck: bool) -> str:
@@ -215,3 +214,8 @@ def _samples(node: object) -> Iterator[BaseDataElement]:
 def _parameters(wrapper: OptimWrapper) -> list[nn.Parameter]:
     groups = wrapper.optimizer.param_groups
     return [p for group in groups for p in group['params'] if p.grad is not None]
+
+
+def _total_norm(wrapper: OptimWrapper, kind: float) -> Tensor:
+    norm = torch.nn.utils.get_total_norm([p.grad for p in _parameters(wrapper)], norm_type=kind)
+    return getattr(norm, 'full_tensor', lambda: norm)()  # FSDP holds shares of it

@@ -173,6 +173,16 @@ def test_before_any_checkpoint(tmp_path):
     assert not list(tmp_path.glob('*.pth'))
 
 
+def test_large_gradients_are_finite(tmp_path):
+    """Though the sum of their squares is not, in float32."""
+
+    def wrap(model: Toy) -> OptimWrapper:
+        model.second.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+        return OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-40))
+
+    build_runner([1, 2, 3, 4], tmp_path, None, wrap).train()
+
+
 def accumulating(model: Toy) -> OptimWrapper:
     return OptimWrapper(sgd(model), accumulative_counts=2)
 
