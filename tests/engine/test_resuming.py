@@ -134,6 +134,7 @@ def test_other_batch_size_goes_on_at_the_sample(by_epoch, at, tmp_path):
         assert (runner.iter, len(seen)) == (24, 20)
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """Cut and resumed by as many they end equal; one alone goes on at the same sample."""
     with socket.socket() as free:
