@@ -22,7 +22,9 @@ HOOKS = _registry(
     'engine.numerics',
     'engine.resuming',
     'engine.saving',
+    'engine.sharding',
 )
+MODEL_WRAPPERS = _registry(mmengine.MODEL_WRAPPERS, 'engine.sharding')
 LOOPS = _registry(mmengine.LOOPS, 'engine.loops')
 OPTIM_WRAPPERS = _registry(mmengine.OPTIM_WRAPPERS, 'engine.amp')
 OPTIM_WRAPPER_CONSTRUCTORS = _registry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')

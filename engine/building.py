@@ -124,12 +124,12 @@ def use_cpu(cfg: Config) -> None:
             f'--launcher {cfg.launcher} needs CUDA devices; tools/dist_train.sh also works without'
         )
     cfg.env_cfg.dist_cfg = dict(backend='gloo')
-    cfg.setdefault('model_wrapper_cfg', ConfigDict(type='MMDistributedDataParallel'))
-    cfg.model_wrapper_cfg.update(device_ids=None)
-    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-    cfg.model_wrapper_cfg.setdefault(
-        'find_unused_parameters', cfg.get('find_unused_parameters', False)
-    )
+    cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    wrapper = cfg.model_wrapper_cfg
+    if wrapper.setdefault('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+        wrapper.update(device_ids=None)
+        wrapper.setdefault('broadcast_buffers', False)
+        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..registry import HOOKS
 from .loops import EpochBasedTrainLoop, _ResumableLoop
+from .saving import INTERRUPTED
 from .seeding import get_rng_state, set_rng_state
 
 KEY = 'mmdense'
@@ -34,6 +35,7 @@ class ResumeStateHook(Hook):
         self.gradients: list[dict[str, Tensor]] = []
         self.buffers: list[dict[str, Tensor]] = []
         self.before_evaluation: dict | None = None
+        self.is_cut = False  # whether a signal asks for the checkpoint, maybe within an evaluation
         self.resumed: dict = {}
         self.resumed_rng: dict | None = None
 
@@ -44,6 +46,8 @@ class ResumeStateHook(Hook):
         save = runner.save_checkpoint
 
         def save_all(*args, **kwargs) -> None:
+            runner.call_hook('gather_checkpoint')  # of hooks that hold a part in each process
+            self.is_cut = INTERRUPTED in args
             if kwargs.get('save_optimizer', True):
                 self.states = all_gather_object(self.before_evaluation or _get_state())
                 self.gradients = gather_gradients(_unwrap(runner.model))
@@ -70,7 +74,7 @@ class ResumeStateHook(Hook):
             batch_size=loop.batch_size,
             iters_per_epoch=len(loop.dataloader),
             samples=(meta['iter'] - loop.began) * loop.batch_size,  # of this pass
-            evaluated=self.before_evaluation is not None,
+            evaluated=self.before_evaluation is not None and not self.is_cut,
             stop_training=loop.stop_training,
             early_stopping=[
                 [hook.wait_count, float(hook.best_score)] for hook in _stoppers(runner)
