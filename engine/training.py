@@ -98,7 +98,7 @@ def save_our_way(cfg: Config) -> None:
 
 def set_resumable(cfg: Config) -> None:
     """Let mmengine's loops be the package's, and add the hooks of every run."""
-    loop = cfg.train_cfg
+    loop = cfg.get('train_cfg') or {}
     if 'by_epoch' in loop and 'type' not in loop:
         loop.type = LOOPS[0] if loop.pop('by_epoch') else LOOPS[1]
     name = str(loop.get('type')).removeprefix('mmengine.')

@@ -394,9 +394,9 @@ def test_every_training_has_the_hook_once(place, monkeypatch):
     monkeypatch.setattr(
         training, 'build_runner', lambda cfg: seen.append(cfg) or type('R', (), dict(train=list))()
     )
-    training.train(Config(dict()))
+    training.train(Config(dict(work_dir='run')))
     mine = dict(type='mmdense.FiniteHook', max_skips=5)
-    training.train(Config(dict(custom_hooks=[mine])))
+    training.train(Config(dict(work_dir='run', custom_hooks=[mine])))
     for cfg, number in zip(seen, (None, 5)):
         hooks = [h for h in cfg.custom_hooks if h['type'] == 'mmdense.FiniteHook']
         assert [h.get('max_skips') for h in hooks] == [number]

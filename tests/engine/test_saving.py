@@ -291,7 +291,7 @@ class TestFindCheckpoint:
         torch.save(dict(meta=3, optimizer={}, message_hub={}), work_dir / 'meta.pth')
         (work_dir / '.hidden.pth').write_bytes(b'')
         found, passed = find_checkpoint(work_dir)
-        assert found == work_dir / 'epoch_2.pth' and len(passed) == 2
+        assert found == work_dir / 'epoch_2.pth' and len(passed) == 3
 
     def test_folders_as_deepspeed_writes_them(self, work_dir):
         new = work_dir / 'epoch_4.pth'
