@@ -39,6 +39,10 @@ mutants: env
 		--constraint requirements.txt mutmut==3.8.1
 	$(BIN)/python tests/mutants.py $(FILES) --minutes $(or $(MINUTES),20)
 
+# Trainings that are killed, cut off from their disk, left by their launcher: make stress MINUTES=60
+stress: env
+	$(BIN)/python -W ignore tests/stress.py --minutes $(or $(MINUTES),5)
+
 # Mutated checkpoints and pictures: make fuzz NUMBER=100000 for the long form
 fuzz: env
 	$(BIN)/python -W ignore tests/fuzz.py --number $(or $(NUMBER),1000)

@@ -203,7 +203,7 @@ def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     for path in sorted(Path(work_dir).glob('[!.]*.pth')):
         try:
             progress = read_progress(path)
-        except UserError as error:
+        except (OSError, UserError) as error:  # another process may remove what is listed
             reason = last_line(error).removeprefix(f"checkpoint '{path}' cannot be read: ")
             passed.append(f"'{path}' is passed over: {reason}")
         else:

@@ -18,11 +18,13 @@ def find_damage(path: str | Path) -> str | None:
     ``torch.serialization.set_crc32_options(False)`` makes it write zeros in their place.
 
     Args:
-        path: A file that can be read.
+        path: The file.
     """
-    path = Path(path)
-    with path.open('rb') as file:
-        start = file.read(len(ZIP_START))
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(len(ZIP_START))
+    except OSError as error:
+        return f'it cannot be read ({error.strerror})'
     if not start:
         return 'it is empty'
     if start != ZIP_START:
@@ -30,7 +32,14 @@ def find_damage(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip() if any(i.CRC for i in archive.infolist()) else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+    ) as error:
         return f'it is cut off or damaged ({error})'
     return f"its record '{record}' does not fit its checksum: it is damaged" if record else None
 

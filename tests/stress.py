@@ -37,10 +37,12 @@ ROOT = Path(mmdense.__file__).parent
 
 import torch  # noqa: E402
 from helpers import remember_what_is_slow  # noqa: E402
+from toy import fork, wait  # noqa: E402
 
 from mmdense.data.digit_scenes import Sizes, generate  # noqa: E402
 from mmdense.engine.data import prepare_loading  # noqa: E402
 from mmdense.engine.saving import find_checkpoint  # noqa: E402
+from mmdense.errors import UserError  # noqa: E402
 from mmdense.serialization.checkpoint import load_file  # noqa: E402
 
 CONFIG = """
@@ -99,44 +101,27 @@ class Training:
 
     def start(self, *args: object) -> int:
         """Call tools/train.py; returns the process's number."""
-        child = os.fork()
-        if child:
-            return child
-        with contextlib.suppress(BaseException):
-            os.setsid()
-            os.chdir(self.folder)
-            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)
-            sys.argv = ['train.py', str(self.config), '--work-dir', 'run', *map(str, args)]
-            code = 0
-            try:
-                runpy.run_path(str(ROOT / 'tools' / 'train.py'), run_name='__main__')
-            except SystemExit as error:
-                code = error.code
-                if isinstance(code, str):
-                    print(code, file=sys.stderr)
-                    code = 1
-            except BaseException:
-                import traceback
+        command = ['train.py', str(self.config), '--work-dir', 'run', *map(str, args)]
 
-                traceback.print_exc()
-                code = 1
-            sys.stdout.flush()
-            os._exit(code or 0)
-        os._exit(99)
+        def call() -> None:
+            os.chdir(self.folder)
+            sys.argv = command
+            runpy.run_path(str(ROOT / 'tools' / 'train.py'), run_name='__main__')
+
+        return fork(self.log, call)
 
     def run(self, *args: object) -> int:
         """Call tools/train.py and wait; returns its exit code, or minus the signal's number."""
-        return wait(self.start(*args))
+        return wait(self.start(*args), SECONDS)
 
     def find(self) -> int:
         """Iterations in the newest whole checkpoint; -1 without one."""
         if not self.work_dir.is_dir():
             return -1
-        path, _ = find_checkpoint(self.work_dir)
-        return load_file(path, lazily=True)['meta']['iter'] if path else -1
+        while True:
+            path, _ = find_checkpoint(self.work_dir)
+            with contextlib.suppress(UserError):  # replaced by the next one meanwhile
+                return load_file(path, lazily=True)['meta']['iter'] if path else -1
 
     def result(self) -> dict:
         """Weights and optimizer at the end."""
@@ -183,19 +168,6 @@ def are_equal(a: object, b: object) -> bool:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
-
-
-def wait(child: int, seconds: float = SECONDS) -> int:
-    """The exit code of a process, or minus the signal that ended it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise TimeoutError(f'process {child} has not ended after {seconds} s')
 
 
 def find_children(parent: int) -> list[int]:
@@ -247,7 +219,7 @@ class Stress:
         before = training.find()
         with contextlib.suppress(ProcessLookupError):
             act(child)
-        return wait(child), before
+        return wait(child, SECONDS), before
 
     def try_kill(self) -> Outcome:
         """kill -9 of a training, and often of the one that resumes it."""
@@ -300,12 +272,12 @@ class Stress:
         with self.training(workers=0) as training:
             expected, seconds = self.reference(0)
             first = training.start()
-            time.sleep(self.draw.uniform(0.3, 0.7) * seconds)
+            time.sleep(self.draw.uniform(0.1, 0.4) * seconds)
             second = Training(training.folder)
             second.log = training.folder / 'second.txt'
             alive = is_alive(first)
             code = second.run()
-            ended = wait(first)
+            ended = wait(first, SECONDS)
             wrong = '' if code == 1 or not alive else f'the second one ends with {code}'
             if ended != 0:
                 wrong = f'the first one ends with {ended}'
@@ -350,7 +322,7 @@ class Stress:
                 before = training.find()
                 with contextlib.suppress(subprocess.CalledProcessError):
                     remount('ro')
-                code = wait(child)
+                code = wait(child, SECONDS)
                 wrong = f'exit code {code}, {training.tracebacks()} tracebacks'
                 remount('rw')
                 outcome = training.finish(expected, before)
@@ -403,8 +375,7 @@ class Stress:
                 if script.poll() is not None or time.monotonic() - start > SECONDS:
                     sys.exit(f'error: two processes fail: {training.log.read_text()}')
                 time.sleep(0.05)
-            launcher = next(p for p in find_children(script.pid) if find_children(p))
-            ranks = find_children(launcher)
+            launcher, ranks = script.pid, find_children(script.pid)  # the script became torchrun
             before = training.find()
             act(ranks, launcher)
             start = time.monotonic()

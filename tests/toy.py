@@ -151,6 +151,7 @@ def fork(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
     if pid:
         return pid
     os.setsid()
+    torch.set_num_threads(1)  # a fork has none of the threads that its parent computes with
     forget_runs()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -43,3 +43,7 @@ def test_every_cut_is_seen(whole):
     for _ in range(50):
         whole.write_bytes(data[: draw.randrange(4, len(data) - 22)])
         assert 'cut off' in find_damage(whole)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert find_damage(tmp_path / 'none.pth') == 'it cannot be read (No such file or directory)'
