@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.dist import broadcast
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from ..registry import HOOKS, MODEL_WRAPPERS
 class FullyShardedModel(nn.Module):
     """Wraps a model for mmengine's runner with ``torch.distributed.fsdp.fully_shard`` (FSDP2).
 
-    In a config: ``model_wrapper_cfg = dict(type='mmdense.FullyShardedModel')``. Each process keeps
+    In a config: ``model_wrapper_cfg = dict(type='mmdense.FullyShardedModel')``, to which the tools
+    add :class:`ShardedCheckpointHook`. Each process keeps
     its share of every parameter, and of what the optimizer holds of it; a block's parameters are
     whole only while it runs. Checkpoints are those of any other run: whole tensors, for any number
     of processes.
@@ -110,6 +111,14 @@ class ShardedCheckpointHook(Hook):
     """Writes whole tensors of a :class:`FullyShardedModel` and its optimizer, and reads shares."""
 
     priority = 'VERY_HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse averaged weights, which mmengine copies as a whole."""
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise UserError(
+                'averaged weights (EMAHook) are not shared out: leave them out, or '
+                'FullyShardedModel'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """From now on the first process alone asks for the state dict, to save it."""

@@ -105,6 +105,8 @@ def set_resumable(cfg: Config) -> None:
     if name in LOOPS:
         loop.type = f'mmdense.{name}'
     own = cfg.get('custom_hooks') or []
+    if (cfg.get('model_wrapper_cfg') or {}).get('type') == 'mmdense.FullyShardedModel':
+        own = [*own, dict(type='mmdense.ShardedCheckpointHook')]
     named = [hook.get('type') for hook in own if isinstance(hook, dict)]
     cfg.custom_hooks = [*own, *(hook for hook in HOOKS if hook['type'] not in named)]
     for hook in cfg.custom_hooks:
