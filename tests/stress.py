@@ -75,7 +75,6 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=1, save_best='auto'),
 )
 """
-PROCESSES = 2
 SECONDS = 120  # after that a process is stuck
 
 
@@ -168,6 +167,13 @@ def are_equal(a: object, b: object) -> bool:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
+
+
+def find_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
 
 
 def find_children(parent: int) -> list[int]:
@@ -337,22 +343,47 @@ class Stress:
                 self.size = find_checkpoint(training.work_dir)[0].stat().st_size
         return self.size
 
-    def launch(self, training: Training, *args: object) -> subprocess.Popen:
-        """Call tools/dist_train.sh with two processes."""
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = str(probe.getsockname()[1])
+    def launch(self, training: Training, *args: object, **env: object) -> subprocess.Popen:
+        """Call tools/dist_train.sh with two processes, or with one for each of two machines."""
         path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-        command = ['bash', ROOT / 'tools' / 'dist_train.sh', training.config, PROCESSES]
+        env = dict(dict(PORT=find_port()), **env)
+        processes = 1 if 'NNODES' in env else 2
+        command = ['bash', ROOT / 'tools' / 'dist_train.sh', training.config, processes]
         with training.log.open('a') as log:
             return subprocess.Popen(
                 [*map(str, command), '--work-dir', 'run', *map(str, args)],
                 cwd=training.folder,
-                env=dict(os.environ, PORT=port, PATH=path),
+                env=dict(os.environ, PATH=path, **{key: str(env[key]) for key in env}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def reference_of_two(self) -> dict:
+        """The result of two processes that nothing happens to."""
+        if 'group' not in self.references:
+            with self.training(workers=0) as undisturbed:
+                if self.launch(undisturbed).wait(SECONDS * 2):
+                    sys.exit(f'error: two processes fail: {undisturbed.log.read_text()}')
+                self.references['group'] = undisturbed.result(), 0.0
+        return self.references['group'][0]
+
+    def wait_for_checkpoint(self, training: Training, script: subprocess.Popen) -> None:
+        start, wanted = time.monotonic(), self.draw.choice((3, 6, 9))
+        while training.find() < wanted:
+            if script.poll() is not None or time.monotonic() - start > SECONDS:
+                sys.exit(f'error: several processes fail: {training.log.read_text()}')
+            time.sleep(0.05)
+
+    def try_two_machines(self) -> Outcome:
+        """Two launchers of one process each are the training of one launcher of two."""
+        with self.training(workers=0) as training:
+            expected, port = self.reference_of_two(), find_port()
+            both = [self.launch(training, NNODES=2, NODE_RANK=r, PORT=port) for r in (0, 1)]
+            codes = [script.wait(SECONDS * 2) for script in both]
+            wrong = f'exit codes {codes}: {training.last_line()}' if any(codes) else ''
+            exact = not wrong and are_equal(training.result(), expected)
+            return Outcome(False, exact, 0, wrong)
 
     def try_dead_rank(self) -> Outcome:
         """kill -9 of one of two processes: the other ends within a minute, both go on."""
@@ -364,17 +395,9 @@ class Stress:
 
     def strike_group(self, act: Callable[[list[int], int], None], seconds: float) -> Outcome:
         with self.training(workers=0) as training:
-            if 'group' not in self.references:
-                with self.training(workers=0) as undisturbed:
-                    if self.launch(undisturbed).wait(SECONDS * 2):
-                        sys.exit(f'error: two processes fail: {undisturbed.log.read_text()}')
-                    self.references['group'] = undisturbed.result(), 0.0
+            expected = self.reference_of_two()
             script = self.launch(training)
-            start = time.monotonic()
-            while training.find() < self.draw.choice((3, 6, 9)):  # it trains
-                if script.poll() is not None or time.monotonic() - start > SECONDS:
-                    sys.exit(f'error: two processes fail: {training.log.read_text()}')
-                time.sleep(0.05)
+            self.wait_for_checkpoint(training, script)
             launcher, ranks = script.pid, find_children(script.pid)  # the script became torchrun
             before = training.find()
             act(ranks, launcher)
@@ -388,7 +411,7 @@ class Stress:
             wrong = '' if took < seconds else f'processes end after {took:.0f} s'
             if code == 0 or resumed != 0:
                 wrong = f'exit codes {code}, then {resumed}: {training.last_line()}'
-            exact = resumed == 0 and are_equal(training.result(), self.references['group'][0])
+            exact = resumed == 0 and are_equal(training.result(), expected)
             return Outcome(left < before, exact, 0, wrong)
 
 
@@ -396,7 +419,7 @@ TRIES = {name[4:]: name for name in vars(Stress) if name.startswith('try_')}
 MOUNTS = ('full_disk', 'read_only_disk')
 # How often each is tried before kills take the rest of the time.
 FIRST = dict(signal=8, dead_worker=3, moved_work_dir=3, two_writers=2, full_disk=3)
-FIRST |= dict(read_only_disk=3, dead_rank=1, dead_launcher=1)
+FIRST |= dict(read_only_disk=3, dead_rank=1, dead_launcher=1, two_machines=1)
 
 
 def parse_args() -> argparse.Namespace:
