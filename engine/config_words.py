@@ -202,8 +202,9 @@ def _below(
         words, takes_any = _all_parameters(kinds)
         if kinds and 'constructor' not in node:
             name = node['type'] if isinstance(node['type'], str) else kinds[0].__name__
+            is_lenient = registry.HOOKS in registries or registry.METRICS in registries
             for place, word, _ in _unknown_words(f'{where} ({name})', node, words | BUILDERS_WORDS):
-                if not takes_any or (registry.HOOKS in registries and _is_near(word, words)):
+                if not takes_any or (is_lenient and _is_near(word, words)):
                     yield place, word, words
         for child_key, child in node.items():
             is_call = child_key.endswith(('_cfg', '_cfgs')) and child_key not in (
@@ -222,7 +223,7 @@ def _unknown_words(where: str, node: dict, words: set[str]) -> Iterator[tuple[st
 
 
 def _is_near(word: str, words: set[str]) -> bool:
-    """Whether a word must be one of these, misspelt: hooks hand on what else they get."""
+    """Whether a word must be one of these, misspelt: hooks and metrics take whatever they get."""
     return bool(difflib.get_close_matches(word, words, n=1, cutoff=0.85))
 
 
@@ -276,16 +277,17 @@ def _hands_on(init: Callable, rest: str) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError, TypeError):
         return False
-    harmless = set()
+    harmless: set[int] = set()
+    handed: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in parents:
-            harmless |= {id(keyword.value) for keyword in node.keywords if keyword.arg is None}
+            handed |= {id(keyword.value) for keyword in node.keywords if keyword.arg is None}
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             harmless.add(id(node.value))  # rest['key'] = ...
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == rest:
             harmless |= {id(child) for child in ast.walk(node)}  # rest = {'key': ..., **rest}
-    return all(
-        id(node) in harmless
+    return bool(handed) and all(
+        id(node) in harmless | handed
         for node in ast.walk(tree)
         if isinstance(node, ast.Name) and node.id == rest
     )

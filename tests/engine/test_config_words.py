@@ -121,6 +121,7 @@ UNKNOWN = [
     (DET, 'log_processor.windowsize', '(LogProcessor)', 'window_size'),
     (DET, 'auto_scale_lr.base_batch', 'auto_scale_lr has no', 'base_batch_size'),
     (SEG, 'model.decode_head.num_classe', '(UPerHead)', 'num_classes'),
+    (SEG, 'val_evaluator.iou_metric', '(IoUMetric)', 'iou_metrics'),
     (SEG, 'train_dataloader.dataset.img_sufix', '(BaseSegDataset)', 'img_suffix'),
     (CLS, 'model.head.loss.label_smooth', '(LabelSmoothLoss)', 'label_smooth_val'),
     (CLS, 'train_dataloader.dataset.data_rot', '(CustomDataset)', 'data_root'),
@@ -150,6 +151,7 @@ def test_settings_that_a_class_has_not(path, option, where, meant):
         ('model.backbone', dict(type='mmpretrain.TIMMBackbone', model_name='a', whatever=1)),
         ('optim_wrapper.constructor', 'mmdense.LayerDecayOptimWrapperConstructor'),
         ('optim_wrapper.paramwise_cfg.custom_keys.backbone.whatever', 1),
+        ('val_evaluator', dict(type='mmseg.IoUMetric', keep_results=True)),  # it takes whatever
         ('default_hooks.logger', None),
         ('default_hooks.mine', dict(type='mmdense.MeanLossHook')),
         ('train_dataloader.num_batch_per_epoch', 4),
@@ -217,6 +219,11 @@ class Elsewhere(Parent):
         super().__init__(1)
 
 
+class Swallows(Parent):
+    def __init__(self, c: int, **kwargs: object) -> None:
+        super().__init__(1)
+
+
 class Passes(Hands):
     def __init__(self, e: int, **kwargs: object) -> None:
         super(Hands, self).__init__(**kwargs)
@@ -238,6 +245,7 @@ def free(x: int, **kwargs: object) -> None: ...
         (Named, 'a b c e', False),
         (Pops, 'c', True),
         (Elsewhere, 'c', True),
+        (Swallows, 'c', True),
         (Passes, 'e', True),
         (free, 'x', True),
         (nn.Conv2d, 'in_channels kernel_size', False),
