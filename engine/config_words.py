@@ -7,7 +7,7 @@ import difflib
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mmengine import registry
 from mmengine.config import Config
@@ -189,21 +189,28 @@ def _in_loop(key: str, node: dict) -> Iterator[tuple[str, str, set[str]]]:
 
 
 def _below(
-    where: str, key: str, node: object, registries: tuple[Registry, ...]
+    where: str,
+    key: str,
+    node: object,
+    registries: tuple[Registry, ...],
+    parents: Sequence[Callable] = (),
 ) -> Iterator[tuple[str, str, set[str]]]:
-    """Unknown words at and below a node."""
+    """Unknown words at and below a node, which the classes ``parents`` build."""
     last = key.rsplit('_', 1)[-1]
     registries = REGISTRIES.get(key) or REGISTRIES.get(last) or registries
     if isinstance(node, list | tuple):
         for i, child in enumerate(node):
-            yield from _below(f'{where}.{i}', key, child, registries)
+            yield from _below(f'{where}.{i}', key, child, registries, parents)
     elif isinstance(node, dict):
         kinds = _find_kinds(node['type'], registries) if 'type' in node else []
         words, takes_any = _all_parameters(kinds)
         if kinds and 'constructor' not in node:
             name = node['type'] if isinstance(node['type'], str) else kinds[0].__name__
+            is_lenient = registry.HOOKS in registries or registry.METRICS in registries
             for place, word, _ in _unknown_words(f'{where} ({name})', node, words | BUILDERS_WORDS):
-                if not takes_any or (registry.HOOKS in registries and _is_near(word, words)):
+                if takes_any and not (is_lenient and _is_near(word, words)):
+                    continue
+                if not any(_speaks_of(parent, word) for parent in parents):
                     yield place, word, words
         for child_key, child in node.items():
             is_call = child_key.endswith(('_cfg', '_cfgs')) and child_key not in (
@@ -212,7 +219,8 @@ def _below(
                 'test_cfg',
             )
             if child_key not in NOT_LOOKED_INTO and not is_call:
-                yield from _below(f'{where}.{child_key}', child_key, child, registries)
+                below = f'{where}.{child_key}'
+                yield from _below(below, child_key, child, registries, kinds or parents)
 
 
 def _unknown_words(where: str, node: dict, words: set[str]) -> Iterator[tuple[str, str, set[str]]]:
@@ -221,8 +229,20 @@ def _unknown_words(where: str, node: dict, words: set[str]) -> Iterator[tuple[st
             yield where, word, words
 
 
+def _speaks_of(parent: Callable, word: str) -> bool:
+    """Whether the code of a class names a word: it may take it out before it builds its part."""
+    for cls in getattr(parent, '__mro__', ()):
+        if not cls.__module__.startswith(('builtins', 'torch.')):
+            try:
+                if f"'{word}'" in inspect.getsource(cls):
+                    return True
+            except (OSError, TypeError):
+                return True
+    return False
+
+
 def _is_near(word: str, words: set[str]) -> bool:
-    """Whether a word must be one of these, misspelt: hooks hand on what else they get."""
+    """Whether a word must be one of these, misspelt: hooks and metrics take whatever they get."""
     return bool(difflib.get_close_matches(word, words, n=1, cutoff=0.85))
 
 
@@ -276,16 +296,17 @@ def _hands_on(init: Callable, rest: str) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError, TypeError):
         return False
-    harmless = set()
+    harmless: set[int] = set()
+    handed: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in parents:
-            harmless |= {id(keyword.value) for keyword in node.keywords if keyword.arg is None}
+            handed |= {id(keyword.value) for keyword in node.keywords if keyword.arg is None}
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             harmless.add(id(node.value))  # rest['key'] = ...
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == rest:
             harmless |= {id(child) for child in ast.walk(node)}  # rest = {'key': ..., **rest}
-    return all(
-        id(node) in harmless
+    return bool(handed) and all(
+        id(node) in harmless | handed
         for node in ast.walk(tree)
         if isinstance(node, ast.Name) and node.id == rest
     )

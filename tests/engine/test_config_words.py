@@ -33,6 +33,7 @@ THEIRS = {
         'rtmdet/rtmdet-ins_s_8xb32-300e_coco',
         'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco',
         'yolox/yolox_s_8xb8-300e_coco',
+        'detr/detr_r50_8xb2-150e_coco',  # takes a word out of its loss before it builds that
         'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
     ],
     mmseg: [
@@ -121,6 +122,7 @@ UNKNOWN = [
     (DET, 'log_processor.windowsize', '(LogProcessor)', 'window_size'),
     (DET, 'auto_scale_lr.base_batch', 'auto_scale_lr has no', 'base_batch_size'),
     (SEG, 'model.decode_head.num_classe', '(UPerHead)', 'num_classes'),
+    (SEG, 'val_evaluator.iou_metric', '(IoUMetric)', 'iou_metrics'),
     (SEG, 'train_dataloader.dataset.img_sufix', '(BaseSegDataset)', 'img_suffix'),
     (CLS, 'model.head.loss.label_smooth', '(LabelSmoothLoss)', 'label_smooth_val'),
     (CLS, 'train_dataloader.dataset.data_rot', '(CustomDataset)', 'data_root'),
@@ -150,6 +152,7 @@ def test_settings_that_a_class_has_not(path, option, where, meant):
         ('model.backbone', dict(type='mmpretrain.TIMMBackbone', model_name='a', whatever=1)),
         ('optim_wrapper.constructor', 'mmdense.LayerDecayOptimWrapperConstructor'),
         ('optim_wrapper.paramwise_cfg.custom_keys.backbone.whatever', 1),
+        ('val_evaluator', dict(type='mmseg.IoUMetric', keep_results=True)),  # it takes whatever
         ('default_hooks.logger', None),
         ('default_hooks.mine', dict(type='mmdense.MeanLossHook')),
         ('train_dataloader.num_batch_per_epoch', 4),
@@ -217,6 +220,11 @@ class Elsewhere(Parent):
         super().__init__(1)
 
 
+class Swallows(Parent):
+    def __init__(self, c: int, **kwargs: object) -> None:
+        super().__init__(1)
+
+
 class Passes(Hands):
     def __init__(self, e: int, **kwargs: object) -> None:
         super(Hands, self).__init__(**kwargs)
@@ -238,6 +246,7 @@ def free(x: int, **kwargs: object) -> None: ...
         (Named, 'a b c e', False),
         (Pops, 'c', True),
         (Elsewhere, 'c', True),
+        (Swallows, 'c', True),
         (Passes, 'e', True),
         (free, 'x', True),
         (nn.Conv2d, 'in_channels kernel_size', False),

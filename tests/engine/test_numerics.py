@@ -372,7 +372,9 @@ def test_two_processes_end_or_skip_together(max_skips, tmp_path):
     context = mp.get_context('fork')
     queue = context.SimpleQueue()
     args = (str(tmp_path), max_skips, queue)
-    processes = [context.Process(target=train_in_a_process, args=(i, *args)) for i in (0, 1)]
+    processes = [
+        context.Process(target=train_in_a_process, args=(i, *args), daemon=True) for i in (0, 1)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -326,17 +326,18 @@ class TestBadInput:
 
     @pytest.mark.parametrize('workers', [0, 1])
     def test_corrupt_image(self, place, train, workers):
-        """This and the following show only while training: one line, but a log may be there."""
+        """What shows only while training, of data that were not checked: one line, but a log."""
         path = place / 'data' / 'digit_scenes' / 'images' / 'train' / '000003.png'
         path.write_bytes(path.read_bytes()[:500])
         more = options('mmdet', f'train_dataloader.num_workers={workers}')
-        result = train(DIGIT_CONFIGS['mmdet'], *more)
+        check_fails(train(DIGIT_CONFIGS['mmdet'], *more), '1 pictures are cut short: 000003.png')
+        result = train(DIGIT_CONFIGS['mmdet'], '--no-data-check', *more)
         check_fails(result, "images/train/000003.png' cannot be read")
 
     def test_corrupt_index_map(self, place, train):
         path = place / 'data' / 'digit_scenes' / 'semantic' / 'train' / '000003.png'
         path.write_bytes(b'')
-        result = train(DIGIT_CONFIGS['mmseg'], *options('mmseg'))
+        result = train(DIGIT_CONFIGS['mmseg'], '--no-data-check', *options('mmseg'))
         check_fails(result, "semantic/train/000003.png' cannot be read")
 
     def test_every_annotation_is_dropped(self, place, train):
@@ -347,4 +348,6 @@ class TestBadInput:
 
     def test_no_class_matches(self, place, train):
         more = options('mmdet', "train_dataloader.dataset.metainfo.classes=('cat','dog')")
-        check_fails(train(DIGIT_CONFIGS['mmdet'], '--work-dir', 'cats', *more), 'annotation')
+        check_fails(train(DIGIT_CONFIGS['mmdet'], *more), '2 of 2 are not there: cat, dog')
+        args = ('--no-data-check', '--work-dir', 'cats', *more)
+        check_fails(train(DIGIT_CONFIGS['mmdet'], *args), 'annotation')
