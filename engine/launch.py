@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .config import add_cfg_options, read_config
 from .interrupts import end_with_parent
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+PATIENCE = 10.0  # seconds
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +103,8 @@ def run(main: Callable[[], None]) -> None:
         line = last_line(error) if isinstance(error, UserError) else explain_loss(error)
         if line is None or os.environ.get('MMDENSE_TRACEBACK') == '1':
             raise
+        if 'lost the connection' in line and 'TORCHELASTIC_RUN_ID' in os.environ:
+            time.sleep(PATIENCE)  # the launcher sees to the rank that is gone, and ends this one
         stop(f'error: {line}')
     disconnect()
 

@@ -296,6 +296,7 @@ class TestFindCheckpoint:
     def test_folders_as_deepspeed_writes_them(self, work_dir):
         new = work_dir / 'epoch_4.pth'
         new.mkdir()
+        os.utime(new, (2e9, 2e9))
         found, (line,) = find_checkpoint(work_dir)
         assert found == work_dir / 'epoch_3.pth' and 'empty folder' in line
         torch.save({}, new / 'states.pt')
