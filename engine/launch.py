@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import re
@@ -22,6 +23,7 @@ from .interrupts import end_with_parent
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PATIENCE = 10.0  # seconds
+DISK_ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +101,7 @@ def run(main: Callable[[], None]) -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except (UserError, RuntimeError) as error:
+    except (OSError, UserError, RuntimeError) as error:
         line = last_line(error) if isinstance(error, UserError) else explain_loss(error)
         if line is None or os.environ.get('MMDENSE_TRACEBACK') == '1':
             raise
@@ -129,9 +131,14 @@ def stop(line: str) -> None:
     sys.exit(line)
 
 
-def explain_loss(error: RuntimeError) -> str | None:
-    """A line on a data worker or a rank that is gone; None for any other error."""
+def explain_loss(error: OSError | RuntimeError) -> str | None:
+    """A line on a disk, a data worker or a rank that is gone; None for any other error."""
     text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return (
+            f"'{error.filename or 'a file'}' cannot be written: {error.strerror}; "
+            "'--resume' continues a training"
+        )
     worker = re.search(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)', text)
     if worker:
         return (

@@ -75,6 +75,7 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=1, save_best='auto'),
 )
 """
+LOGS = 130  # kilobytes, beside checkpoints
 SECONDS = 120  # after that a process is stuck
 
 
@@ -310,7 +311,7 @@ class Stress:
         with self.training(workers=0) as training:
             expected, _ = self.reference(0)
             size = self.measure() // 1024
-            with self.disk(training, int(size * self.draw.uniform(1.1, 1.9)) + 300) as remount:
+            with self.disk(training, int(size * self.draw.uniform(1.2, 1.8)) + LOGS) as remount:
                 code = training.run()
                 before = training.find()
                 wrong = '' if code == 1 and not training.tracebacks() else f'exit code {code}'
@@ -319,21 +320,23 @@ class Stress:
                 return outcome._replace(wrong=wrong or outcome.wrong)
 
     def try_read_only_disk(self) -> Outcome:
-        """The disk can no longer be written from some moment on."""
+        """The folder can no longer be written from some moment on."""
         with self.training(workers=0) as training:
             expected, seconds = self.reference(0)
-            with self.disk(training, 200_000) as remount:
-                child = training.start()
-                time.sleep(self.draw.uniform(0.3, 0.8) * seconds)
-                before = training.find()
-                with contextlib.suppress(subprocess.CalledProcessError):
-                    remount('ro')
-                code = wait(child, SECONDS)
-                wrong = f'exit code {code}, {training.tracebacks()} tracebacks'
-                remount('rw')
-                outcome = training.finish(expected, before)
-                fine = (code == 1 and not training.tracebacks()) or code == 0
-                return outcome._replace(wrong=outcome.wrong if fine else wrong)
+            folder = training.work_dir
+            folder.mkdir()
+            child = training.start()
+            time.sleep(self.draw.uniform(0.3, 0.8) * seconds)
+            before = training.find()
+            # Over itself: what is open stays open, and would keep it from being made read-only.
+            subprocess.run(['mount', '--bind', folder, folder], check=True)
+            subprocess.run(['mount', '-o', 'remount,bind,ro', folder], check=True)
+            code = wait(child, SECONDS)
+            subprocess.run(['umount', folder], check=True)
+            outcome = training.finish(expected, before)
+            if code != 1 or training.tracebacks():
+                return outcome._replace(wrong=f'exit code {code}, {training.last_line()}')
+            return outcome
 
     def measure(self) -> int:
         """Bytes of a checkpoint."""

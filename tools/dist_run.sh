@@ -8,8 +8,14 @@ if ! [[ "$processes" =~ ^[1-9][0-9]*$ ]]; then
     echo "error: the number of GPUs must be a positive integer, not '$processes'" >&2
     exit 2
 fi
-if [ -n "${RDZV_ENDPOINT:-}" ]; then # machines meet there, and may come and go
-    meet=(--rdzv_backend=c10d --rdzv_endpoint="$RDZV_ENDPOINT" --rdzv_id="${RDZV_ID:-mmdense}")
+# Machines meet there, and may come and go; a group that is started again needs it too, since its
+# processes would else find the addresses of those before them.
+endpoint=${RDZV_ENDPOINT:-}
+if [ "${MAX_RESTARTS:-0}" != 0 ]; then
+    endpoint=${endpoint:-${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}}
+fi
+if [ -n "$endpoint" ]; then
+    meet=(--rdzv_backend=c10d --rdzv_endpoint="$endpoint" --rdzv_id="${RDZV_ID:-mmdense}")
 elif [[ "${NNODES:-1}" =~ ^[1-9][0-9]*$ ]]; then
     meet=(
         --node_rank="${NODE_RANK:-0}"

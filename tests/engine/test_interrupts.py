@@ -1,5 +1,6 @@
 """A training that is told to end saves first; what is lost is told in one line."""
 
+import errno
 import os
 import re
 import signal
@@ -294,6 +295,13 @@ def test_a_rank_that_dies(tmp_path, port):
     assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'epoch_2.pth'
 
 
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_cannot_be_written(number):
+    line = launch.explain_loss(OSError(number, os.strerror(number), 'run/log.json'))
+    assert f"'run/log.json' cannot be written: {os.strerror(number)}" in line
+    assert launch.explain_loss(FileNotFoundError(errno.ENOENT, 'none', 'x')) is None
+
+
 @pytest.mark.slow
 class TestLauncher:
     """The processes that dist_run.sh starts, and what becomes of them."""
@@ -348,7 +356,8 @@ class TestLauncher:
     def test_a_lost_rank_is_started_again(self, tmp_path, port):
         first = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"'
         code = f'os.environ["RANK"] == "1" and {first} and os.kill(os.getpid(), 9)'
-        settings = dict(max_iters=6, interval=1, options=['--max-restarts=1'])
+        meet = ['--rdzv_backend=c10d', f'--rdzv_endpoint=127.0.0.1:{port}']  # as dist_run.sh
+        settings = dict(max_iters=6, interval=1, options=['--max-restarts=1', *meet])
         process = self.start(tmp_path, port, code, **settings)
         assert process.wait(200) == 0, (tmp_path / 'log').read_text()[-3000:]
         assert 'resuming from' in (tmp_path / 'log').read_text()
