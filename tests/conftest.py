@@ -9,7 +9,7 @@ import random
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -27,7 +27,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from helpers import DIGIT_CONFIGS, DIGIT_SIZES, remember_what_is_slow  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.utils import ManagerMixin  # noqa: E402
+from processes import forget_runs  # noqa: E402
 
 from mmdense.data.digit_scenes import generate  # noqa: E402
 from mmdense.engine.building import build_model  # noqa: E402
@@ -35,18 +35,6 @@ from mmdense.engine.building import build_model  # noqa: E402
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
-
-
-def subclasses(parent: type) -> Iterator[type]:
-    for child in parent.__subclasses__():
-        yield child
-        yield from subclasses(child)
-
-
-def forget_runs() -> None:
-    """Drop what mmengine keeps of runs in this process: scopes, loggers, visualizers."""
-    for manager in subclasses(ManagerMixin):
-        manager._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

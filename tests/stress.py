@@ -20,7 +20,6 @@ import random
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ ROOT = Path(mmdense.__file__).parent
 
 import torch  # noqa: E402
 from helpers import remember_what_is_slow  # noqa: E402
-from toy import fork, wait  # noqa: E402
+from processes import find_children, find_port, fork, is_alive, wait  # noqa: E402
 
 from mmdense.data.digit_scenes import Sizes, generate  # noqa: E402
 from mmdense.engine.data import prepare_loading  # noqa: E402
@@ -84,7 +83,6 @@ class Outcome(NamedTuple):
 
     lost: bool  # no whole checkpoint is left where there had been one
     exact: bool  # the end is bit-equal to that of an undisturbed training
-    repeated: int = 0  # iterations done twice
     wrong: str = ''  # what else is not as promised
 
 
@@ -133,19 +131,18 @@ class Training:
             optimizer=checkpoint['optimizer'],
         )
 
-    def finish(self, expected: dict, before: int, reached: int | None = None) -> Outcome:
+    def finish(self, expected: dict, before: int) -> Outcome:
         """Resume until the end, and compare.
 
         Args:
             expected: The undisturbed training's :meth:`result`.
             before: What :meth:`find` said before the fault.
-            reached: The iteration that the fault came in, if known.
         """
         left = self.find()
         code = self.run('--resume')
         wrong = '' if code == 0 else f'--resume ends with {code}: {self.last_line()}'
         exact = not wrong and are_equal(self.result(), expected)
-        return Outcome(left < before, exact, max(0, (reached or left) - left), wrong)
+        return Outcome(left < before, exact, wrong)
 
     def last_line(self) -> str:
         lines = self.log.read_text().strip().splitlines() if self.log.is_file() else []
@@ -168,24 +165,6 @@ def are_equal(a: object, b: object) -> bool:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
-
-
-def find_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-def find_children(parent: int) -> list[int]:
-    """The processes that a process has started, as Linux lists them."""
-    path = Path(f'/proc/{parent}/task/{parent}/children')
-    return [int(child) for child in path.read_text().split()] if path.is_file() else []
-
-
-def is_alive(process: int) -> bool:
-    path = Path(f'/proc/{process}/stat')
-    return path.is_file() and path.read_text().rpartition(')')[2].split()[0] != 'Z'
 
 
 class Stress:
@@ -288,7 +267,7 @@ class Stress:
             wrong = '' if code == 1 or not alive else f'the second one ends with {code}'
             if ended != 0:
                 wrong = f'the first one ends with {ended}'
-            return Outcome(False, are_equal(training.result(), expected), 0, wrong)
+            return Outcome(False, are_equal(training.result(), expected), wrong)
 
     @contextlib.contextmanager
     def disk(self, training: Training, kilobytes: int) -> Iterator[Callable[..., None]]:
@@ -386,7 +365,7 @@ class Stress:
             codes = [script.wait(SECONDS * 2) for script in both]
             wrong = f'exit codes {codes}: {training.last_line()}' if any(codes) else ''
             exact = not wrong and are_equal(training.result(), expected)
-            return Outcome(False, exact, 0, wrong)
+            return Outcome(False, exact, wrong)
 
     def try_dead_rank(self) -> Outcome:
         """kill -9 of one of two processes: the other ends within a minute, both go on."""
@@ -415,7 +394,7 @@ class Stress:
             if code == 0 or resumed != 0:
                 wrong = f'exit codes {code}, then {resumed}: {training.last_line()}'
             exact = resumed == 0 and are_equal(training.result(), expected)
-            return Outcome(left < before, exact, 0, wrong)
+            return Outcome(left < before, exact, wrong)
 
 
 TRIES = {name[4:]: name for name in vars(Stress) if name.startswith('try_')}

@@ -3,8 +3,6 @@
 import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import mmdense  # noqa: F401  (mends the stack before any mm* import)
@@ -13,10 +11,8 @@ import torch  # isort: skip
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, DefaultScope
-from mmengine.visualization import Visualizer
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -132,63 +128,11 @@ def make_config(work_dir: str | Path, **settings: object) -> Config:
     return Config(cfg)
 
 
-def forget_runs() -> None:
-    """Drop what mmengine keeps of runs in this process."""
-    for manager in (DefaultScope, MMLogger, MessageHub, Visualizer):
-        manager._instance_dict.clear()
-
-
 def train(work_dir: str | Path, resume: str | None = None, **settings: object) -> None:
     cfg = make_config(work_dir, **settings)
     if resume:
         training.set_resume(cfg, resume)
     training.train(cfg)
-
-
-def fork(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
-    """Start a function in a process of its own, which writes to a file; its process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.setsid()
-    torch.set_num_threads(1)  # a fork has none of the threads that its parent computes with
-    forget_runs()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)
-    code = 1
-    try:
-        launch.run(lambda: function(*args, **kwargs))
-        code = 0
-    except SystemExit as error:
-        if isinstance(error.code, str):
-            print(error.code)
-        else:
-            code = error.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def wait(pid: int, seconds: float = 60) -> int:
-    """The exit code of a process, negative for a signal; after so many seconds it is killed."""
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise TimeoutError(f'process {pid} did not end within {seconds} s')
-        time.sleep(0.02)
-
-
-def run(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
-    return wait(fork(log, function, *args, **kwargs))
 
 
 if __name__ == '__main__':

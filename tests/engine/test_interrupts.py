@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT
-from toy import fork, make_config, run, train, wait
+from processes import find_children, find_port, fork, is_alive, run, wait
+from toy import make_config, train
 
 from mmdense.engine import interrupts, launch, training
 from mmdense.engine.interrupts import Listener, find_command
@@ -106,18 +106,11 @@ def test_a_full_disk_is_told(tmp_path):
     assert "interrupted.pth' cannot be written: No space" in (tmp_path / 'log').read_text()
 
 
-def find_children(pid: int) -> list[int]:
-    return [int(i) for i in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
-
-
 def are_gone(pids: list[int], seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        states = [Path(f'/proc/{pid}/stat') for pid in pids]
-        if not any(s.exists() and s.read_text().split()[2] != 'Z' for s in states):
-            return True
+    while any(map(is_alive, pids)) and time.monotonic() < end:
         time.sleep(0.05)
-    return False
+    return not any(map(is_alive, pids))
 
 
 def start_with_workers(tmp_path: Path) -> tuple[int, list[int]]:
@@ -269,9 +262,7 @@ def fork_ranks(tmp_path: Path, port: str, rank_hooks: dict[int, list], **setting
 
 @pytest.fixture
 def port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
+    return find_port()
 
 
 @pytest.mark.parametrize('rank', [0, 1])

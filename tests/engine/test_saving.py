@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine import fileio
+from processes import fork, run, wait
 from torch.utils.data import DataLoader, Dataset
-from toy import fork, make_config, run, train, wait
+from toy import make_config, train
 
 from mmdense.engine import saving, training
 from mmdense.engine.saving import find_checkpoint, lock_work_dir

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import CONFIGS, DIGIT_CONFIGS, ROOT, check_fails
+from processes import find_port
 
 from mmdense.serialization.checkpoint import load_file
 
@@ -29,13 +29,6 @@ def options(scope: str, *more: str) -> list[str]:
     else:
         result += ['train_dataloader.dataset.indices=20', 'val_dataloader.dataset.indices=10']
     return [*result, *more]
-
-
-def find_port() -> str:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def launch(
