@@ -1,6 +1,8 @@
 """Processes that tests start, look for and wait for; ports that they meet at."""
 
 import os
+import random
+import runpy
 import socket
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import mmdense  # noqa: F401  (mends the stack before any mm* import)
 
+import numpy as np  # isort: skip
 import torch  # isort: skip
 from mmengine.utils import ManagerMixin
 
@@ -91,3 +94,32 @@ def wait(pid: int, seconds: float = 60) -> int:
 
 def run(log: Path, function: Callable, *args: object, **kwargs: object) -> int:
     return wait(fork(log, function, *args, **kwargs))
+
+
+def fork_ranks(folder: Path, function: Callable, *args: object, **kwargs: object) -> list[int]:
+    """Start a function as the two ranks of one run, connected by gloo, with its rank before its
+    arguments; they write to ``log0`` and ``log1`` of a folder. Their process ids."""
+    port = find_port()
+
+    def go(rank: int) -> None:
+        environ = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
+        environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        os.environ.update({key: str(value) for key, value in environ.items()})
+        for seed in (random.seed, np.random.seed, torch.seed):
+            seed()  # or ranks would agree without a word
+        function(rank, *args, **kwargs)
+
+    return [fork(folder / f'log{rank}', go, rank) for rank in range(2)]
+
+
+def run_in_two(folder: Path, script: Path, *args: object) -> None:
+    """A script in two processes of one run, as dist_run.sh starts it once it has checked the run;
+    raises AssertionError with what they wrote if they fail."""
+
+    def go(rank: int) -> None:
+        os.environ['MMDENSE_CHECKED'] = '1'
+        sys.argv = [str(script), *map(str, args), '--launcher', 'pytorch']
+        runpy.run_path(str(script), run_name='__main__')
+
+    codes = [wait(pid, 280) for pid in fork_ranks(folder, go)]
+    assert codes == [0, 0], ''.join((folder / f'log{i}').read_text()[-3000:] for i in range(2))

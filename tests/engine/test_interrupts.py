@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import ROOT
-from processes import find_children, find_port, fork, is_alive, run, wait
+from processes import find_children, find_port, fork, fork_ranks, is_alive, run, wait
 from toy import make_config, train
 
 from mmdense.engine import interrupts, launch, training
@@ -247,17 +246,13 @@ def test_starts_that_may_not_be_the_first(environ, expected, monkeypatch):
     assert launch.may_have_begun() is expected
 
 
-def fork_ranks(tmp_path: Path, port: str, rank_hooks: dict[int, list], **settings: object) -> list:
-    """Two ranks of one training, connected by gloo."""
+def train_two(tmp_path: Path, rank_hooks: dict[int, list]) -> list[int]:
+    """Two ranks of one training."""
 
     def go(rank: int) -> None:
-        environ = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
-        environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-        os.environ.update({k: str(v) for k, v in environ.items()})
-        torch.set_num_threads(1)
-        train(tmp_path / 'run', hooks=rank_hooks.get(rank, []), **settings)
+        train(tmp_path / 'run', hooks=rank_hooks.get(rank, []))
 
-    return [fork(tmp_path / f'log{rank}', go, rank) for rank in (0, 1)]
+    return fork_ranks(tmp_path, go)
 
 
 @pytest.fixture
@@ -266,18 +261,18 @@ def port() -> str:
 
 
 @pytest.mark.parametrize('rank', [0, 1])
-def test_ranks_agree_on_when_to_leave(tmp_path, rank, port):
+def test_ranks_agree_on_when_to_leave(tmp_path, rank):
     hooks = {rank: [dict(at=3, code=KILL.format(15))]}
-    for pid in fork_ranks(tmp_path, port, hooks):
+    for pid in train_two(tmp_path, hooks):
         assert wait(pid) == 143
     assert progress(tmp_path / 'run' / 'interrupted.pth') == (0, 3)
     said = (tmp_path / 'log0').read_text() + (tmp_path / 'log1').read_text()
     assert len(re.findall('SIGTERM: stopped', said)) == 1 and 'Traceback' not in said
 
 
-def test_a_rank_that_dies(tmp_path, port):
+def test_a_rank_that_dies(tmp_path):
     hooks = {1: [dict(at=11, code=KILL.format(9))]}
-    one, other = fork_ranks(tmp_path, port, hooks)
+    one, other = train_two(tmp_path, hooks)
     assert wait(other) == -9
     assert wait(one) == 1
     said = (tmp_path / 'log0').read_text()

@@ -1,22 +1,16 @@
 """A training that is cut and resumed ends with the numbers of one that was not."""
 
-import json
-import os
 import random
-import socket
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-import toy_run
 from helpers import DIGIT_CONFIGS
 from mmengine.config import Config
-from toy_run import check_equal, make_config, outcome, run
+from processes import fork_ranks, wait
+from toy_run import Net, check_equal, make_config, outcome, resume_and_compare, run
 
-import mmdense
 from mmdense.serialization.checkpoint import load_file
 
 
@@ -97,7 +91,7 @@ def test_state_is_plain_and_only_resuming_takes_it(tmp_path):
     assert torch.load(tmp_path / 'state.pth', weights_only=True).keys() == saved.keys()
     assert saved['world_size'] == len(saved['rng']) == 1 and not saved['evaluated']
     assert saved['batch_size'] == 3 and saved['iters_per_epoch'] == 6 and saved['samples'] == 3
-    assert list(saved['gradients'][0]) == [k for k, _ in toy_run.Net().named_parameters()]
+    assert list(saved['gradients'][0]) == [k for k, _ in Net().named_parameters()]
 
     cfg.load_from = str(tmp_path / 'cut.pth')
     assert run(cfg, cut=dict(at=2)).iter == 1  # starts at 0
@@ -137,26 +131,9 @@ def test_other_batch_size_goes_on_at_the_sample(by_epoch, at, tmp_path):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     """Cut and resumed by as many they end equal; one alone goes on at the same sample."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    root = Path(mmdense.__file__).parent.parent
-    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1', WORLD_SIZE='2')
-    env |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    command = [sys.executable, '-W', 'ignore', toy_run.__file__, str(tmp_path)]
-    processes = [
-        subprocess.Popen(
-            [*command, json.dumps(dict(at=5))],
-            env=env | dict(RANK=str(rank), LOCAL_RANK=str(rank)),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, complaint = process.communicate(timeout=120)
-        assert process.returncode == 0, complaint[-2000:]
+    pids = fork_ranks(tmp_path, resume_and_compare, tmp_path, dict(at=5))
+    for rank, pid in enumerate(pids):
+        assert wait(pid, 120) == 0, (tmp_path / f'log{rank}').read_text()[-2000:]
 
     saved = load_file(tmp_path / 'cut' / 'cut.pth')['mmdense']
     assert saved['world_size'] == len(saved['gradients']) == 2 and saved['samples'] == 12

@@ -1,19 +1,18 @@
 """Two processes that share a model's parameters train as one that has them all."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
+from processes import run_in_two
 from torch import nn
 
 from mmdense.engine.sharding import FullyShardedModel, find_blocks
 from mmdense.errors import UserError
 from mmdense.serialization.checkpoint import load_file
 
+TRAIN = ROOT / 'tools' / 'train.py'
 CONFIG = """
 _base_ = 'mmdense::digits/paca_digits.py'
 model = dict(backbone=dict(drop_path_rate=0.0))
@@ -37,28 +36,13 @@ def write(path: Path, epochs: int = 2, batch_size: int = 8, more: str = '') -> P
     return path
 
 
-def train_two(config: Path, work_dir: str, *more: str) -> str:
-    """Train in two processes."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    command += [ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir, *more]
-    env = dict(os.environ, MMDENSE_CHECKED='1', OMP_NUM_THREADS='1')
-    result = subprocess.run(
-        [*map(str, command), '--launcher', 'pytorch'],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=env,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
 @pytest.mark.slow
 def test_equal_to_one_process(place, run_tool):
     """Weights, optimizer and losses; the checkpoint is whole, and either goes on from it."""
     code, _, err = run_tool('train.py', write(place / 'one.py'), '--work-dir', 'one')
     assert code == 0, err
-    train_two(write(place / 'two.py', batch_size=4, more=SHARED), 'two')
+    two = write(place / 'two.py', batch_size=4, more=SHARED)
+    run_in_two(place, TRAIN, two, '--work-dir', 'two')
     one, two = (load_file(f'{name}/epoch_2.pth') for name in ('one', 'two'))
     assert one['state_dict'].keys() == two['state_dict'].keys()
     for key, value in one['state_dict'].items():
@@ -78,7 +62,7 @@ def test_equal_to_one_process(place, run_tool):
     )
     assert code == 0, err
     write(place / 'two.py', batch_size=4, more=SHARED, **longer)
-    train_two(place / 'two.py', 'two_on', '--resume', 'one/epoch_2.pth')
+    run_in_two(place, TRAIN, 'two.py', '--work-dir', 'two_on', '--resume', 'one/epoch_2.pth')
     one, two = (load_file(f'{name}_on/epoch_3.pth')['state_dict'] for name in ('one', 'two'))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-4)
@@ -110,4 +94,4 @@ def test_averaged_weights_are_refused(place):
     more = SHARED + "\ncustom_hooks = [dict(type='EMAHook')]"
     config = write(place / 'two.py', batch_size=4, more=more)
     with pytest.raises(AssertionError, match='averaged weights'):
-        train_two(config, 'two')
+        run_in_two(place, TRAIN, config, '--work-dir', 'two')

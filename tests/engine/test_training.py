@@ -32,6 +32,21 @@ CONFIGS = [
     )
 ]
 NUM_CLASSES = {'mmpretrain': 10, 'mmdet': 10, 'mmseg': 11}
+# Settings of mmdet's heads, and what they are divided by.
+FEWER = {
+    'conv_out_channels': 8,
+    'embed_dims': 8,
+    'fc_out_channels': 16,
+    'feat_channels': 8,
+    'feedforward_channels': 8,
+    'in_channels': 8,
+    'max_per_img': 10,
+    'num': 8,
+    'num_feats': 8,
+    'num_layers': 3,
+    'num_points': 4,
+    'out_channels': 8,
+}
 NUM_IMAGES = {'mmpretrain': (8, 4), 'mmdet': (4, 2), 'mmseg': (4, 2)}  # to train and evaluate on
 
 
@@ -98,17 +113,28 @@ def make_shallow(backbone: dict) -> None:
     backbone['arch'] = arch
 
 
-def make_narrow(node: object) -> None:
-    """The layers of a second stage, and of UPerHead, which hold most of a small model's weights."""
+def make_narrow(model: dict) -> None:
+    """Fewer channels, regions, points and layers in mmdet's heads and in UPerHead, which hold most
+    of a small model's weights and work."""
+    head = model.get('decode_head', {})
+    if 'roi_head' in model or 'bbox_head' in model:
+        divide([part for name, part in model.items() if name != 'backbone'])
+    elif 'Mask2Former' in head.get('type', ''):
+        divide(head)
+    elif head.get('type') == 'UPerHead':
+        head['channels'] = 64
+
+
+def divide(node: object) -> None:
+    """Every setting below a node that ``FEWER`` names."""
     if isinstance(node, dict):
-        if 'fc_out_channels' in node:
-            node['fc_out_channels'] = 64
-        if node.get('type') == 'UPerHead':
-            node['channels'] = 64
+        for key, value in node.items():
+            if key in FEWER and isinstance(value, int):
+                node[key] = value // FEWER[key]
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            make_narrow(child)
+            divide(child)
 
 
 @pytest.mark.slow

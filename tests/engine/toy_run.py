@@ -1,11 +1,6 @@
-"""A training of milliseconds in which everything that can draws at random, cut and resumed.
+"""A training of milliseconds in which everything that can draws at random, cut and resumed."""
 
-As a program, in each of several processes: see test_resuming.py.
-"""
-
-import json
 import random
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -222,12 +217,12 @@ def check_equal(found, wanted):
         assert torch.equal(torch.as_tensor(found[key]), torch.as_tensor(value)), key
 
 
-if __name__ == '__main__':  # FOLDER CUT: whole, cut and resumed, in each of the processes
-    folder, at = Path(sys.argv[1]), json.loads(sys.argv[2])
+def resume_and_compare(rank, folder, cut):
+    """Whole, cut and resumed, in each of several processes."""
     whole = run(make_config(folder / 'whole', launcher='pytorch'))
     wanted = outcome(whole)
     seen = whole.model.module.data_preprocessor.seen
-    torch.save(seen, folder / f'seen_{whole.rank}.pth')
+    torch.save(seen, folder / f'seen_{rank}.pth')
     cfg = make_config(folder / 'cut', launcher='pytorch')
-    run(cfg, cut=at)
+    run(cfg, cut=cut)
     check_equal(outcome(run(cfg, resume=folder / 'cut' / 'cut.pth')), wanted)

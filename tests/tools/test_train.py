@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import CONFIGS, DIGIT_CONFIGS, ROOT, check_fails
-from processes import find_port
+from processes import find_port, run_in_two
 
 from mmdense.serialization.checkpoint import load_file
 
@@ -52,14 +52,12 @@ def launch(
 def launch_two(place: Path, scope: str, name: str, positional: list, more: list) -> None:
     """A tool in two processes: by the script for it, or as that does once it has checked the run.
 
-    One toolbox is enough for the script, whose check is one more process.
+    One toolbox is enough for the script, which starts Python four times.
     """
     if scope == 'mmpretrain':
         launch(place, 'bash', ROOT / 'tools' / f'dist_{name}.sh', *positional, 2, *more)
     else:
-        command = ['torchrun', '--nproc_per_node=2', f'--master_port={find_port()}']
-        command += [ROOT / 'tools' / f'{name}.py', *positional, *more, '--launcher', 'pytorch']
-        launch(place, *command, MMDENSE_CHECKED='1')
+        run_in_two(place, ROOT / 'tools' / f'{name}.py', *positional, *more)
 
 
 @pytest.fixture
