@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import json
 import os
@@ -35,6 +36,12 @@ from mmdense.engine.building import build_model  # noqa: E402
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: mmengine looks for garbage whenever it makes a data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
