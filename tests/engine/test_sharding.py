@@ -229,7 +229,7 @@ def test_averages_are_refused():
     """As mmengine copies them; a training without passes."""
     hooks = [ShardedCheckpointHook()]
     hooks[0].before_run(SimpleNamespace(hooks=hooks))
-    with pytest.raises(UserError, match='averaged weights'):
+    with pytest.raises(UserError, match=r'averaged weights .* or FullyShardedModel$'):
         hooks[0].before_run(SimpleNamespace(hooks=[*hooks, EMAHook()]))
 
 
@@ -247,6 +247,7 @@ def test_blocks_are_those_of_the_innermost_lists():
     model.head = nn.ModuleList([block()])
     first, (second, third) = stage.blocks
     assert find_blocks(model) == [first, second, third]
+    assert find_blocks(model.backbone) == [first, second, third]  # of a model without one
 
 
 def test_without_processes():
