@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import DIGIT_CONFIGS, load_config
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 
 from mmdense.engine.data import (
@@ -11,6 +12,7 @@ from mmdense.engine.data import (
     find_dataset_meta,
     find_datasets,
     find_num_classes,
+    prepare_loading,
 )
 from mmdense.errors import UserError
 from mmdense.serialization.checkpoint import get_classes
@@ -115,3 +117,21 @@ def test_data_without_a_sample(place):
     with pytest.raises(Exception) as error:
         build_dataset(cfg, 'train')
     assert not isinstance(error.value, UserError)
+
+
+@pytest.mark.parametrize(
+    'make, key',
+    [
+        (LoadImageFromFile, 'img_path'),
+        (lambda: LoadAnnotations(with_bbox=False, with_label=False, with_seg=True), 'seg_map_path'),
+    ],
+)
+def test_pictures_that_cannot_be_read_are_named(make, key, tmp_path):
+    """Also where it is no regular file, which is not opened at all."""
+    prepare_loading(Config(dict(default_scope='mmengine')))
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'no picture')
+    with pytest.raises(UserError, match=rf"^'{path}' cannot be read as an image; mend or remove"):
+        make().transform({key: str(path)})
+    with pytest.raises(UserError, match=rf"^'{tmp_path}' cannot be read as an image: it is no reg"):
+        make().transform({key: str(tmp_path)})

@@ -158,7 +158,10 @@ def test_predictions_come_without_logits():
     ids=str,
 )
 def test_other_configs_are_refused(cfg):
-    with pytest.raises(UserError, match='no config of a classifier, detector or segmentor'):
+    with pytest.raises(
+        UserError,
+        match=r"^'it' is no config of a classifier, detector or segmentor with a backbone$",
+    ):
         check_model_config(Config(cfg))
 
 

@@ -157,7 +157,7 @@ FORGED = {
         STORAGE + STORAGE.replace(b'Float', b'Byte'),
         "its storage '0' has two sizes",
     ),
-    'nothing to take': (b'\x87', 'its pickle is cut off or damaged'),
+    'nothing to take': (b'\x87', 'its pickle is damaged'),
 }
 
 
