@@ -69,7 +69,7 @@ def find_dataset_meta(cfg: Config) -> dict:
     prepare_loading(cfg)
     dataset = next(find_datasets((cfg.get('test_dataloader') or {}).get('dataset', {})))
     with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        kind = dataset.get('type', '')
+        kind = dataset.get('type')
         kind = registry.get(kind) if isinstance(kind, str) else kind
     own = {'classes': dataset.classes} if dataset.get('classes') else {}
     return {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {}), **own}

@@ -376,6 +376,7 @@ def screen(source: str | io.BytesIO) -> None:
             screen_legacy(source, size)
         else:
             refuse('it is neither a file of PyTorch nor safetensors' if size else 'it is empty')
+        source.seek(0)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UnpicklingError('its pickle is cut off or damaged') from error
 
@@ -385,6 +386,8 @@ def screen_zip(source: str | io.BytesIO, size: int) -> None:
     with zipfile.ZipFile(source) as archive:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             refuse('its records are compressed, as PyTorch never writes them')
+    if not isinstance(source, str):
+        source.seek(0)  # PyTorch reads on from where it stands
     # From here on through PyTorch's reader, which may find other records than Python's.
     reader = torch._C.PyTorchFileReader(source)
     sizes = {name: reader.get_record_size(name) for name in reader.get_all_records()}
@@ -408,4 +411,3 @@ def screen_legacy(file: io.BytesIO, size: int) -> None:
         refuse(
             f'it is cut off: {needed} bytes of tensors are declared, {size - file.tell()} follow'
         )
-    file.seek(0)

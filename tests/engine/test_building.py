@@ -1,12 +1,13 @@
 """From config to runner: errors in one line, classes, devices, and resuming safely."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, RUNNERS
 
 from mmdense.engine import building, launch, training
 from mmdense.engine.building import pick_device, told_in_one_line
@@ -64,6 +65,71 @@ def test_a_config_in_a_checkpoint_is_never_run(tmp_path):
     assert (resumed.epoch, resumed.iter) == (1, 2)
     assert torch.equal(resumed.model.weight, runner.model.weight) and resumed.model.weight != 0
     assert not trace.exists()
+
+
+@MODELS.register_module()
+class ToyOfParts(ToyToResume):
+    """With a part that would fetch its weights, and a norm over all processes."""
+
+    def __init__(self, backbone: dict, num_classes: int = 2, **kwargs: object) -> None:
+        BaseModel.__init__(self, **kwargs)
+        self.backbone_cfg = backbone
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.norm = torch.nn.SyncBatchNorm(2)
+        warnings.warn('this loss is for training', stacklevel=1)
+
+
+def config_of_parts(tmp_path: Path, **model: object) -> Config:
+    backbone = dict(width=3, init_cfg=dict(type='Pretrained', checkpoint='none.pth'))
+    cfg = make_config(tmp_path, data_preprocessor=dict(type='BaseDataPreprocessor'))
+    cfg.model = dict(dict(type='ToyOfParts', backbone=backbone, pretrained='none.pth'), **model)
+    cfg.data_preprocessor.non_blocking = True
+    return cfg
+
+
+def test_a_model_for_use(tmp_path):
+    """In eval mode, for one process, as the runner makes it, and of no file; said is nothing."""
+    cfg = config_of_parts(tmp_path)
+    before = cfg.to_dict()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        model = building.build_model(cfg)
+    assert not said and not model.training and cfg.to_dict() == before
+    assert model.backbone_cfg == dict(width=3) and type(model.norm) is not torch.nn.SyncBatchNorm
+    assert model.weight.device.type == 'cpu' and model.data_preprocessor._non_blocking
+    assert building.build_model(cfg, 'meta').weight.is_meta
+    own = config_of_parts(tmp_path, data_preprocessor=dict(type='BaseDataPreprocessor'))
+    assert not building.build_model(own).data_preprocessor._non_blocking
+    with pytest.raises(UserError, match=r'^the model of this config cannot be built: .*wings'):
+        building.build_model(config_of_parts(tmp_path, wings=2))
+
+
+def test_a_model_with_its_weights_and_classes(tmp_path):
+    state = building.build_model(config_of_parts(tmp_path)).state_dict()
+    state['weight'] += 3
+    classes = dict(classes=['a', 'b'], palette=[[1, 2, 3], [4, 5, 6]])
+    for meta, wanted in (
+        (dict(meta=dict(dataset_meta=classes)), dict(classes, classes=('a', 'b'))),
+        ({}, dict(classes=('0', '1'))),
+    ):
+        torch.save(dict(state_dict=state, **meta), tmp_path / 'a.pth')
+        cfg = config_of_parts(tmp_path, num_classes=2)
+        model = building.load_model(cfg, str(tmp_path / 'a.pth'))
+        assert model.weight == 3 and model.dataset_meta == wanted
+    torch.save(dict(state_dict=dict(state, weight=torch.zeros(2))), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=rf"checkpoint '{tmp_path}/a.pth' is of another model"):
+        building.load_model(cfg, str(tmp_path / 'a.pth'))
+
+
+def test_a_runner_of_the_configs_own(tmp_path):
+    @RUNNERS.register_module(force=True)
+    class OwnRunner:
+        @classmethod
+        def from_cfg(cls, cfg: Config) -> 'OwnRunner':
+            return cls()
+
+    cfg = make_config(tmp_path, runner_type='OwnRunner')
+    assert type(building.build_runner(cfg)) is OwnRunner
 
 
 def test_weights_alone_are_no_state_to_resume(tmp_path):
@@ -318,3 +384,27 @@ def test_processes_without_a_gpu(monkeypatch):
         broadcast_buffers=False,
         find_unused_parameters=True,
     )
+
+
+@pytest.mark.parametrize(
+    'given, wanted',
+    [
+        (dict(type='mmdense.FullyShardedModel'), dict(type='mmdense.FullyShardedModel')),
+        (
+            dict(broadcast_buffers=True),
+            dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=True,
+                device_ids=None,
+                find_unused_parameters=False,
+            ),
+        ),
+    ],
+)
+def test_the_wrapper_of_a_config_without_a_gpu(given, wanted, monkeypatch):
+    """Others are left alone, and so are settings; processes that are connected stay so."""
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *_: 1 / 0)
+    cfg = Config(dict(launcher='pytorch', model={}, env_cfg={}, model_wrapper_cfg=given))
+    building.use_cpu(cfg)
+    assert cfg.model_wrapper_cfg == wanted

@@ -6,8 +6,20 @@ import pytest
 import torch
 from helpers import CONFIGS
 from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
 
-from mmdense.engine.checks import check_channels, check_data, check_processes, outline_model
+from mmdense.engine import checks
+from mmdense.engine.checks import (
+    check_channels,
+    check_data,
+    check_model,
+    check_processes,
+    check_work_dir,
+    is_first_machine,
+    outline_model,
+    warn_of_schedule,
+)
 from mmdense.errors import UserError
 
 
@@ -103,3 +115,133 @@ class TestChannels:
         )
         with pytest.raises(UserError, match=r'the backbone gives \[256, 512, 1024, 2048\]'):
             self.check(tmp_path / 'mine.py')
+
+
+@pytest.mark.parametrize(
+    'environ, first',
+    [
+        ({}, True),
+        ({'NODE_RANK': '0'}, True),
+        ({'NODE_RANK': '1'}, False),
+        ({'RDZV_ENDPOINT': 'host:1'}, False),
+        ({'NODE_RANK': '0', 'RDZV_ENDPOINT': 'host:1'}, False),
+    ],
+)
+def test_machines_that_may_find_the_work_dir_in_use(environ, first, monkeypatch):
+    for name in ('NODE_RANK', 'RDZV_ENDPOINT'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_machine() is first
+
+
+@pytest.mark.parametrize(
+    'environ, batch_size, pictures, iters',
+    [
+        ({}, 2, 20, 10),
+        ({}, 2, 21, 11),
+        ({'LOCAL_WORLD_SIZE': '2'}, 2, 20, 5),
+        ({'LOCAL_WORLD_SIZE': '2', 'WORLD_SIZE': '5'}, 2, 20, 2),
+        ({}, 2, None, None),
+        ({}, None, 20, None),
+    ],
+)
+def test_iterations_of_an_epoch(environ, batch_size, pictures, iters, monkeypatch, capsys):
+    """A schedule that begins after them is told; where they are unknown, none."""
+    for name in ('WORLD_SIZE', 'LOCAL_WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    for begin in (iters or 1000, (iters or 1000) - 1):
+        cfg = Config(
+            dict(
+                train_cfg=dict(max_epochs=1),
+                train_dataloader={} if batch_size is None else dict(batch_size=batch_size),
+                param_scheduler=dict(type='LinearLR', by_epoch=False, begin=begin),
+            )
+        )
+        warn_of_schedule(cfg, pictures)
+        assert bool(capsys.readouterr().err) == (iters is not None and begin == iters)
+
+
+@MODELS.register_module()
+class ToyOfNumbers(nn.Module):
+    """Its constructor asks a tensor for a number, which none has on the meta device."""
+
+    def __init__(self, wings: int = 0) -> None:
+        super().__init__()
+        assert wings == 0, 'it has no wings'
+        self.rates = torch.linspace(0, 1, 3).tolist()
+        self.backbone = nn.Conv2d(1, 6, 1)
+
+
+def test_models_that_need_numbers_are_built_on_the_cpu():
+    cfg = Config(dict(model=dict(type='ToyOfNumbers')))
+    assert outline_model(cfg).rates == [0, 0.5, 1]
+    cfg.model.wings = 2
+    with pytest.raises(UserError, match=r'^the model of this config cannot be built: it has no w'):
+        outline_model(cfg)
+
+
+class Maps(nn.Module):
+    """A backbone of four maps, of as many channels as the picture has, and twice that, ..."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        assert x.is_meta
+        return [x.repeat(1, 2**i, 1, 1) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    'model, message',
+    [
+        (dict(head=dict(in_channels=24)), None),
+        (dict(backbone=dict(in_channels=1), head=dict(in_channels=8)), None),
+        (
+            dict(head=dict(in_channels=8)),
+            r'head takes \[8\] channels, .* gives \[24\]: mend its in_',
+        ),
+        (dict(head=dict(in_channels=3, in_index=-4)), None),
+        (dict(head=dict(in_channels=3, in_index=-5)), r'head uses maps \[-5\] of a .* gives 4'),
+        (dict(head=dict(in_channels=24, in_index=3)), None),
+        (dict(head=dict(in_channels=24, in_index=4)), r'head uses maps \[4\] of a .* gives 4'),
+        (dict(head=dict(in_channels=[3, 6], in_index=[0, 1])), None),
+        (dict(neck=dict(type='Pool'), head=dict(in_channels=5)), r'head takes \[5\]'),
+        (dict(neck=[dict(type='Pool'), dict(in_channels=5)]), r'neck takes \[5, 5, 5, 5\]'),
+    ],
+)
+def test_maps_and_who_reads_them(model, message):
+    built = nn.Module()
+    built.backbone = Maps()
+    if message is None:
+        check_channels(Config(dict(model=model)), built)
+    else:
+        with pytest.raises(UserError, match=f'^{message}'):
+            check_channels(Config(dict(model=model)), built)
+
+
+def test_a_backbone_that_cannot_be_asked_has_its_way():
+    built = nn.Module()
+    built.backbone = nn.Conv2d(5, 6, 1)  # of five channels, and not of a list of maps
+    check_channels(Config(dict(model=dict(head=dict(in_channels=7)))), built)
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+@pytest.mark.parametrize('whole_model', [False, True])
+def test_what_of_a_model_is_looked_at(pretrained, whole_model, tmp_path, monkeypatch):
+    """Files for its start where they are needed, and the checkpoint, as a whole or not."""
+    calls = []
+    monkeypatch.setattr(checks, 'check_pretrained', lambda model: calls.append('pretrained'))
+    monkeypatch.setattr(checks, 'check_fit', lambda *args: calls.append(args[1:]))
+    cfg = Config(dict(model=dict(type='ToyOfNumbers')))
+    check_model(cfg, pretrained, whole_model)
+    assert calls == ['pretrained'] * pretrained
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'a.pth')
+    cfg.load_from = str(tmp_path / 'a.pth')
+    check_model(cfg, False, whole_model)
+    assert calls[pretrained:] == [(dict(a=torch.ones(1)), cfg.load_from, whole_model)]
+
+
+@pytest.mark.skipif(not Path('/proc/self').is_dir(), reason='a folder that nobody can write')
+def test_a_work_dir_that_cannot_be_written():
+    with pytest.raises(UserError, match=r"'/proc/a/b' cannot be written: .* in '/proc'$"):
+        check_work_dir('/proc/a/b')

@@ -7,10 +7,11 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 
 from mmdense.engine import hooks
-from mmdense.engine.hooks import CheckInstancesHook, MeanLossHook
+from mmdense.engine.hooks import CheckInstancesHook, CompileBackboneHook, MeanLossHook
 from mmdense.errors import UserError
 
 
@@ -171,3 +172,25 @@ def test_every_other_hook_sees_the_mean(loop, sampler, tmp_path, monkeypatch):
     assert listen.seen == [51.5, 53.5, 51.5, 53.5]  # of 3 and 7
     history = runner.message_hub.get_scalar('train/loss').data[0]
     assert history.tolist() == listen.seen
+
+
+@MODEL_WRAPPERS.register_module()
+class ToyWrapper(torch.nn.Module):
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, ToyWrapper], ids=['plain', 'wrapped'])
+def test_the_backbone_alone_is_compiled(wrap):
+    calls = []
+
+    class Part(torch.nn.Module):
+        def compile(self, **options: object) -> None:
+            calls.append((self, options))
+
+    model = Part()
+    model.backbone, model.head = Part(), Part()
+    options = dict(mode='max-autotune', dynamic=False)
+    CompileBackboneHook(**options).before_run(SimpleNamespace(model=wrap(model)))
+    assert calls == [(model.backbone, options)]

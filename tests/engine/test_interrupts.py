@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT
@@ -16,7 +18,7 @@ from processes import find_children, find_port, fork, fork_ranks, is_alive, run,
 from toy import make_config, train
 
 from mmdense.engine import interrupts, launch, training
-from mmdense.engine.interrupts import Listener, find_command
+from mmdense.engine.interrupts import InterruptHook, Listener, find_command
 from mmdense.engine.saving import find_checkpoint
 from mmdense.serialization.checkpoint import load_file
 
@@ -179,6 +181,28 @@ class TestListener:
         finally:
             signal.signal(signal.SIGHUP, old)
 
+    @pytest.mark.parametrize('connected, patience', [(False, None), (True, 25)])
+    def test_patience_with_other_ranks_alone(self, connected, patience, monkeypatch):
+        monkeypatch.setattr(interrupts, 'is_distributed', lambda: connected)
+        interrupts.listen()
+        assert interrupts._listener.patience == patience
+        interrupts.stop_listening()
+        assert interrupts._listener is None
+
+    def test_another_thread_hears_nothing(self):
+        before = signal.getsignal(signal.SIGTERM)
+        thread = threading.Thread(target=interrupts.listen)
+        thread.start()
+        thread.join()
+        assert interrupts._listener is None and signal.getsignal(signal.SIGTERM) is before
+
+    def test_the_first_signal_counts(self):
+        listener = Listener()
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        listener.stop()
+        assert listener.heard == signal.SIGUSR1
+
     @pytest.mark.parametrize('settled, code', [(False, 143), (True, 7)])
     def test_patience(self, tmp_path, settled, code):
         """A main thread that waits for something that never comes hears nothing."""
@@ -194,6 +218,52 @@ class TestListener:
         assert run(tmp_path / 'log', hang) == code
 
 
+def test_when_a_training_looks_whether_it_is_told(monkeypatch):
+    """After each step and each batch that all ranks have, with the iterations that are done."""
+    looked = []
+    monkeypatch.setattr(InterruptHook, '_leave_if_told', lambda *args: looked.append(args[2]))
+    hook, runner = InterruptHook(), SimpleNamespace(iter=7, val_dataloader=range(2))
+    hook.after_train_iter(runner, 0)
+    hook.before_val_epoch(runner)
+    for batch in range(4):
+        hook.after_val_iter(runner, batch)
+    hook.after_val_epoch(runner)
+    assert looked == [8, 7, 7, 7]
+
+
+def test_a_rank_that_heard_nothing_leaves_with_the_others(monkeypatch):
+    """Also without a listener, as in another thread; what is saved is the first saver's."""
+    monkeypatch.setattr(interrupts, 'is_distributed', lambda: True)
+    told = []
+
+    def all_reduce(tensor: torch.Tensor, op: str) -> None:
+        told.append((op, int(tensor)))
+        tensor.fill_(signal.SIGUSR1)
+
+    monkeypatch.setattr(interrupts, 'all_reduce', all_reduce)
+    monkeypatch.setattr(sys, 'argv', ['t/train.py', 'a.py'])
+    monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
+    said = []
+    logger = SimpleNamespace(warning=said.append)
+    with pytest.raises(SystemExit) as error:
+        InterruptHook()._leave_if_told(SimpleNamespace(hooks=[], logger=logger), 5)
+    assert error.value.code == 138 and told == [('max', 0)]
+    assert said == [
+        'SIGUSR1: stopped after iteration 5, nothing is saved; continue with: '
+        'python t/train.py a.py --resume'
+    ]
+
+
+@pytest.mark.parametrize('system', ['linux', 'other'])
+def test_an_end_that_follows_the_parents(system, monkeypatch):
+    """PR_SET_PDEATHSIG is 1, in prctl(2)."""
+    calls = []
+    libc = SimpleNamespace(prctl=lambda *args: calls.append(args)) if system == 'linux' else None
+    monkeypatch.setattr(interrupts, '_libc', libc)
+    interrupts.end_with_parent(signal.SIGTERM)
+    assert calls == ([(1, 15, 0, 0, 0)] if libc else [])
+
+
 @pytest.mark.parametrize(
     'argv, processes, command',
     [
@@ -201,6 +271,9 @@ class TestListener:
         ('t/train.py a.py --resume x.pth --amp', None, 'python t/train.py a.py --amp --resume'),
         ('t/train.py a.py --resume --amp', None, 'python t/train.py a.py --amp --resume'),
         ('t/train.py --resume=b a.py', None, 'python t/train.py a.py --resume'),
+        ('t/train.py a.py --resume', None, 'python t/train.py a.py --resume'),
+        ('t/train.py a.py --work-dir x', '2', 'bash t/dist_train.sh a.py 2 --work-dir x --resume'),
+        ('t/train.py --help', '2', 'python t/train.py --help --resume'),
         (
             't/train.py --amp a.py --cfg-options a=b --launcher pytorch',
             '2',

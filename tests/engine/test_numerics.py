@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -227,6 +228,26 @@ def test_several_optimizers(tmp_path):
     assert torch.equal(runner.model.second.weight, hook.weights[0]['second.weight'])
     assert not torch.equal(runner.model.first.weight, hook.weights[0]['first.weight'])
     assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+def test_of_a_model_without_losses_the_gradients_are_looked_at(tmp_path):
+    model = nn.Linear(1, 2)
+    wrapper, before = OptimWrapper(sgd(model)), copy_state(model)
+    runner = SimpleNamespace(
+        model=model, optim_wrapper=wrapper, train_loop=None, iter=4, work_dir=str(tmp_path)
+    )
+    runner.message_hub = SimpleNamespace(get_info=lambda key, default: default)
+    hook = FiniteHook()
+    hook.before_train(runner)
+    wrapper.update_params(model(torch.ones(1)).sum())
+    after = copy_state(model)
+    assert not torch.equal(after['bias'], before['bias'])
+    with pytest.raises(UserError) as error:
+        wrapper.update_params(model(torch.full((1,), INF)).sum())
+    said = str(error.value)
+    assert said.startswith('iteration 5: a gradient is not finite; gradients of 1 parameters are')
+    assert 'not, first weight; losses: unknown; learning rate 0.1. The weights' in said
+    assert torch.equal(model.bias, after['bias'])
 
 
 def test_averaged_weights_stay_finite(tmp_path):

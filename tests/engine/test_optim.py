@@ -6,6 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmdense.engine import building
+from mmdense.errors import UserError
 
 
 def load_model(path: str) -> tuple[object, nn.Module]:
@@ -55,3 +56,15 @@ def test_layer_wise_learning_rates_keep_multipliers():
     groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
     rates = {g['param_name']: g['lr'] for g in groups if g['params']}
     assert rates['decode_head.conv_seg.weight'] == pytest.approx(6e-4)
+
+
+def test_backbones_that_do_not_know_the_depth_of_a_layer():
+    model = nn.Module()
+    model.backbone = nn.Linear(1, 1)
+    cfg = dict(
+        constructor='mmdense.LayerDecayOptimWrapperConstructor',
+        optimizer=dict(type='SGD', lr=0.1),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    with pytest.raises(UserError, match=r'with get_layer_depth; Linear has none$'):
+        build_optim_wrapper(model, cfg)

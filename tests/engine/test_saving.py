@@ -148,6 +148,17 @@ def test_best_that_is_not_beaten_stays(tmp_path):
     assert hub['best_ckpt'] == str(tmp_path / 'best_loss_epoch_1.pth')
 
 
+@pytest.mark.parametrize('at, name', [(3, 'interrupted.pth'), (4, 'iter_4.pth')])
+def test_what_was_trained_since_is_saved(tmp_path, at, name):
+    """A checkpoint is written every two iterations: one that has it all is not written again."""
+    hooks = [dict(at=at, code='os.kill(os.getpid(), 15)')]
+    with pytest.raises(SystemExit):
+        train(tmp_path, max_iters=6, hooks=hooks)
+    assert (tmp_path / 'last_checkpoint').read_text() == name
+    assert load_file(tmp_path / name)['meta']['iter'] == at
+    assert (tmp_path / 'interrupted.pth').exists() == (at == 3)
+
+
 class TestFullDisk:
     def test_no_space(self, tmp_path, monkeypatch):
         write = Path.write_bytes

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY
+from mmdet.datasets.transforms import PackDetInputs
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
@@ -228,6 +229,14 @@ def test_keys_that_a_config_packs_stay():
     pack = cfg.tta_pipeline[-1]['transforms'][-1][0]
     assert pack['meta_keys'] == ('img_id', 'ori_shape', 'mine', 'flip', 'flip_direction')
     assert own[-1]['meta_keys'] == ('img_id', 'ori_shape', 'mine')  # others may share it
+
+
+def test_keys_that_are_packed_by_default():
+    cfg = load('mmdet')
+    cfg.test_dataloader.dataset.pipeline[-1].pop('meta_keys', None)
+    enable_tta(cfg)
+    default = signature(PackDetInputs).parameters['meta_keys'].default
+    assert cfg.tta_pipeline[-1]['transforms'][-1][0]['meta_keys'] == default
 
 
 @pytest.mark.parametrize(

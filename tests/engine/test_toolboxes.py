@@ -92,6 +92,51 @@ def test_heads_of_two_stages_see_regions(stages):
     assert len(seen) == 2 + stages + 1 + stages
 
 
+def test_a_mask_may_be_the_only_head():
+    """And heads come on the device of their weights."""
+    seen = []
+    head = Record(seen).to('meta')
+    roi_head = SimpleNamespace(mask_head=head, mask_roi_extractor=make_extractor(5, 14))
+    model = SimpleNamespace(rpn_head=Record(seen), roi_head=roi_head)
+    head.register_forward_pre_hook(lambda _, args: seen.append(args[0].device.type))
+    TOOLBOXES['mmdet'].run_heads(model, 'maps', SHAPE)
+    assert seen == ['maps', 'meta', (100, 5, 14, 14)]
+
+
+@pytest.mark.parametrize('parts', [dict(), dict(decoder=1), dict(decoder=1, bbox_head=2)])
+def test_detectors_of_other_kinds(parts):
+    with pytest.raises(UserError, match='the heads of a SimpleNamespace are not known here'):
+        TOOLBOXES['mmdet'].run_heads(SimpleNamespace(**parts), 'maps', SHAPE)
+
+
+def test_the_one_head_of_classifiers_and_segmentors():
+    """Mask2Former's wants to know the image's size besides."""
+    seen = []
+    TOOLBOXES['mmpretrain'].run_heads(SimpleNamespace(head=seen.append), 'vectors', SHAPE)
+    TOOLBOXES['mmseg'].run_heads(SimpleNamespace(decode_head=Record(seen)), 'maps', SHAPE)
+    assert seen == ['vectors', 'maps']
+
+    class Mask2FormerHead:
+        transformer_decoder = None
+
+        def __call__(self, maps: object, samples: list) -> None:
+            seen.append((maps, [sample.img_shape for sample in samples]))
+
+    TOOLBOXES['mmseg'].run_heads(SimpleNamespace(decode_head=Mask2FormerHead()), 'maps', SHAPE)
+    assert seen[2:] == [('maps', [SHAPE])]
+
+
+def test_made_up_classes_and_label_maps():
+    sample = DataSample()
+    TOOLBOXES['mmpretrain'].label(sample, SHAPE, 3)
+    assert sample.gt_label.tolist() == [0]
+    torch.manual_seed(0)
+    sample = SegDataSample()
+    TOOLBOXES['mmseg'].label(sample, SHAPE, 3)
+    assert sample.gt_sem_seg.data.shape == (1, *SHAPE)
+    assert sample.gt_sem_seg.data.unique().tolist() == [0, 1, 2]
+
+
 def test_predictions_come_without_logits():
     """Which are as large as the picture times the classes."""
     sample = SegDataSample(
@@ -113,7 +158,10 @@ def test_predictions_come_without_logits():
     ids=str,
 )
 def test_other_configs_are_refused(cfg):
-    with pytest.raises(UserError, match='no config of a classifier, detector or segmentor'):
+    with pytest.raises(
+        UserError,
+        match=r"^'it' is no config of a classifier, detector or segmentor with a backbone$",
+    ):
         check_model_config(Config(cfg))
 
 
