@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers import ROOT
 from processes import find_children, find_port, fork, fork_ranks, is_alive, run, wait
 from toy import make_config, train
