@@ -25,12 +25,12 @@ class DepthwiseConv(torch.autograd.Function):
     """F.conv2d(x, weight, bias, padding=k // 2, groups=C) with those gradients."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN001
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2, groups=len(weight))
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = grad_bias = None
@@ -45,5 +45,41 @@ class DepthwiseConv(torch.autograd.Function):
 
 
 def correlate(x: Tensor, grad: Tensor, window: int) -> Tensor:
-    """sum over b, i, j of x[b, c, i + u, j + v] * grad[b, c, i, j], x zero outside: (C, 1, k, k)."""
-    ...
+    """dL/dK (C, 1, k, k) of x and dL/dy, both (B, C, H, W)."""
+    channels, height, width = x.shape[1:]
+    padding = window // 2
+    if max(height, width) > LARGEST_MAP:
+        x, grad = cut(x, grad, padding)
+        padding = 0
+    # Every image's channels stand side by side, as one image of B * C channels.
+    x = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)[None]
+    grad = grad.flatten(0, 1)[:, None]
+    found = F.conv2d(x, grad, padding=padding, groups=len(grad))  # (1, B * C, k, k)
+    return found[0].unflatten(0, (-1, channels)).sum(dim=0)[:, None]
+
+
+def cut(x: Tensor, grad: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    """Tiles of dL/dy as images of their own, and those of x with the border that they reach."""
+    height, width = x.shape[2:]
+    rows, columns = -(-height // LARGEST_MAP), -(-width // LARGEST_MAP)
+    tile = -(-height // rows), -(-width // columns)
+    fill = (0, columns * tile[1] - width, 0, rows * tile[0] - height)
+    found = []
+    for image, margin in ((x, border), (grad, 0)):
+        image = F.pad(image, tuple(side + margin for side in fill) if margin else fill)
+        for dim, side in zip((2, 3), tile):
+            image = image.unfold(dim, side + 2 * margin, side)  # -> (B, C, rows, columns, h, w)
+        found.append(image.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))
+    return found[0], found[1]
+
+
+def has_large_window(layer: nn.Module) -> bool:
+    """Whether a layer is a depthwise convolution that learns more quickly in this way."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == layer.in_channels == layer.out_channels
+        and layer.kernel_size[0] == layer.kernel_size[1] >= SMALLEST_WINDOW
+        and layer.kernel_size[0] % 2 == 1
+        and layer.padding == (layer.kernel_size[0] // 2,) * 2
+        and layer.stride == layer.dilation == (1, 1)
+    )

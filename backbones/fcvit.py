@@ -120,7 +120,7 @@ class SpatialAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        return x * chain(x, self.gate)
 
 
 class ChannelAttention(nn.Module):
