@@ -12,34 +12,39 @@ Axis legend: B batch, N = H*W tokens, C channels, D wide channels.
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 from .depthwise import DepthwiseConv, has_large_window
 from .layers import to_map, to_tokens
 
-AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+# Measured on x86 alone; PyTorch keeps these operators for its compiler, so they may go.
+AVAILABLE = (
+    platform.machine().lower() in ('x86_64', 'amd64')
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+)
 SLICE_BYTES = 8 * 2**20  # of a wide tensor; from 8 to 24 MB the times are alike
 Step = Callable[[Tensor], Tensor]
-ACTIVATIONS = {F.gelu: 'gelu', F.hardswish: 'hardswish', nn.Hardswish: 'hardswish'}
 
 
 def is_open(x: Tensor) -> bool:
     """Whether x is what oneDNN takes, float32 on a CPU, and nothing but values is asked for."""
     return (
         AVAILABLE
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and type(x) is Tensor
         and x.device.type == 'cpu'
         and x.dtype == torch.float32
+        and x.numel() > 0
         and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 
@@ -57,8 +62,13 @@ def is_plain(layer: object) -> bool:
         and layer.weight.dtype == torch.float32
         and getattr(layer, 'padding_mode', 'zeros') == 'zeros'
         and not isinstance(getattr(layer, 'padding', 0), str)
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not is_watched(layer)
     )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see what comes in or out of a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def call(step: Step, x: Tensor) -> Tensor:
@@ -233,7 +243,7 @@ def _conv(
 def _flatten(steps: Iterable[Step | None]) -> Iterator[Step]:
     """The steps one by one, those within sequences too."""
     for step in steps:
-        if type(step) is nn.Sequential and not (step._forward_hooks or step._forward_pre_hooks):
+        if type(step) is nn.Sequential and not is_watched(step):
             yield from _flatten(step)
         elif step is not None:
             yield step
@@ -242,18 +252,23 @@ def _flatten(steps: Iterable[Step | None]) -> Iterator[Step]:
 def _is_foldable(step: Step) -> bool:
     """Whether a step is a batch norm that scales and shifts each channel by constants."""
     return (
-        isinstance(step, _BatchNorm)
+        type(step) in (nn.BatchNorm2d, nn.SyncBatchNorm)
         and not step.training
         and step.running_mean is not None
-        and not (step._forward_hooks or step._forward_pre_hooks)
+        and step.running_mean.dtype == torch.float32
+        and not is_watched(step)
     )
 
 
 def _name_activation(step: Step) -> str:
     """oneDNN's name of an activation; 'none' for other steps."""
+    if isinstance(step, nn.Module) and is_watched(step):
+        return 'none'
     if type(step) is nn.GELU and step.approximate == 'none':
         return 'gelu'
-    return ACTIVATIONS.get(step if callable(step) and step in ACTIVATIONS else type(step), 'none')
+    if type(step) is nn.Hardswish or step is F.hardswish:
+        return 'hardswish'
+    return 'gelu' if step is F.gelu else 'none'
 
 
 def _count_linear(x_shape: tuple, *_: object, out_shape: tuple, **__: object) -> int:
