@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BATCH_NORM, BaseBackbone
+from .fused import chain, feed_forward
 from .layers import run_block, to_map, to_tokens
 
 STD_EPS = 1e-5  # added to the standard deviation of the similarities
@@ -102,7 +103,7 @@ class LocalMixer(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.fc(self.dwconv(self.context(x))))
+        return chain(self.context(x), self.dwconv, self.fc, F.gelu)
 
 
 class SpatialAttention(nn.Module):
@@ -119,7 +120,7 @@ class SpatialAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        return x * chain(x, self.gate)
 
 
 class ChannelAttention(nn.Module):
@@ -141,12 +142,14 @@ class ChannelMixer(nn.Module):
     def __init__(self, dim: int, hidden_dim: int, dwconv: bool, channel_attention: bool) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(dim, hidden_dim, 1)
-        self.dwconv = depthwise(hidden_dim, 3) if dwconv else nn.Identity()
+        self.dwconv = depthwise(hidden_dim, 3) if dwconv else None
         self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
         self.attention = ChannelAttention() if channel_attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(self.fc2(F.gelu(self.dwconv(self.fc1(x)))))
+        size = x.shape[2:]
+        x = feed_forward(to_tokens(x), size, self.fc1, self.dwconv, self.fc2)
+        return self.attention(to_map(x, size))
 
 
 class Block(nn.Module):
@@ -190,7 +193,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, with_cp: bool) -> Tensor:
         """(B, C_in, H, W) -> (B, C, H', W')."""
-        x = self.downsample(x)
+        x = chain(x, self.downsample)
         for block in self.blocks:
             x = run_block(block, with_cp, x)
         return x

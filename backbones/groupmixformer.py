@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from timm.layers import Mlp, calculate_drop_path_rates
+from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BATCH_NORM, BaseBackbone
+from .fused import MLP, add_depthwise, chain, depthwise_side_by_side
 from .layers import run_block, to_map, to_tokens
 
 NORM_EPS = 1e-6
@@ -67,8 +68,8 @@ class Aggregator(nn.Module):
         # One copy lays every segment's q, k, v out as a batch of 3B channels_last maps: they share
         # the aggregator, and its batch norm sees all three.
         segments = qkv[..., :-1, :].permute(3, 2, 0, 1, 4).flatten(1, 2).contiguous()
-        proxies = [to_tokens(f(to_map(x, size))) for f, x in zip(self.segments, segments)]
-        local = to_tokens(self.local_conv(to_map(qkv[..., -1, :].flatten(2), size)))
+        proxies = [to_tokens(chain(to_map(x, size), f)) for f, x in zip(self.segments, segments)]
+        local = to_tokens(chain(to_map(qkv[..., -1, :].flatten(2), size), self.local_conv))
         local = F.hardswish(self.local_norm(local))
         return torch.cat(proxies, dim=2).unflatten(0, (3, -1)), local
 
@@ -78,16 +79,15 @@ class ConvPosition(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.widths = [heads * dim // NUM_HEADS for heads in HEADS_PER_WINDOW.values()]
+        widths = [heads * dim // NUM_HEADS for heads in HEADS_PER_WINDOW.values()]
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, window, padding=window // 2, groups=width)
-            for window, width in zip(HEADS_PER_WINDOW, self.widths)
+            for window, width in zip(HEADS_PER_WINDOW, widths)
         )
 
     def forward(self, v: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, N, 4S) -> (B, N, 4S)."""
-        parts = to_map(v, size).split(self.widths, dim=1)
-        return to_tokens(torch.cat([conv(x) for conv, x in zip(self.convs, parts)], dim=1))
+        return to_tokens(depthwise_side_by_side(to_map(v, size), self.convs))
 
 
 class GroupMixAttention(nn.Module):
@@ -102,15 +102,15 @@ class GroupMixAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        (q, k, v), local = self.aggregator(self.qkv(x), size)  # (B, N, 4S), (B, N, S)
-        position = q * self.position(v, size)
-        q, k, v = (
+        (q, k, v), local = self.aggregator(chain(x, self.qkv), size)  # (B, N, 4S), (B, N, S)
+        position = self.position(v, size)
+        heads, k, v = (
             t.unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)  # (B, N, 4S) -> (B, h, N, d)
             for t in (q, k, v)
         )
-        context = k.softmax(dim=2).transpose(2, 3) @ v  # (B, h, d, d)
-        y = (q @ context).transpose(1, 2).flatten(2)  # (B, N, 4S)
-        return self.proj(torch.cat([self.scale * y + position, local], dim=2))
+        context = self.scale * (k.softmax(dim=2).transpose(2, 3) @ v)  # (B, h, d, d)
+        y = (heads @ context).transpose(1, 2).flatten(2)  # (B, N, 4S)
+        return chain(torch.cat([torch.addcmul(y, q, position), local], dim=2), self.proj)
 
 
 class Block(nn.Module):
@@ -122,13 +122,13 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = GroupMixAttention(dim, norm_cfg)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = x + to_tokens(self.cpe(to_map(x, size)))
+        x = to_tokens(add_depthwise(to_map(x, size), self.cpe))
         x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x), size))
 
 
 class Stage(nn.Module):
@@ -141,7 +141,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, with_cp: bool) -> Tensor:
         """(B, C_in, H, W) -> (B, C, H', W')."""
-        x = self.downsample(x)
+        x = chain(x, self.downsample)
         tokens, size = to_tokens(x), x.shape[2:]
         for block in self.blocks:
             tokens = run_block(block, with_cp, tokens, size)
@@ -230,7 +230,7 @@ class GroupMixFormer(BaseBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = chain(x.contiguous(memory_format=torch.channels_last), self.stem)
         maps = []
         for stage in self.stages:
             x = stage(x, self.with_cp)

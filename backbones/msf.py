@@ -21,11 +21,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
-from timm.layers import Mlp, calculate_drop_path_rates
+from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BaseBackbone
+from .fused import MLP, chain
 from .layers import run_block, to_map
 
 TEMPERATURE = 10000
@@ -120,7 +121,7 @@ class Attention(nn.Module):
         parts = self.qkv(x).unflatten(2, (self.num_parts, self.num_heads, -1))
         q, k, v, *p = parts.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
         x = mean_shift(q, k, v) - p[0] if p else F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return chain(x.transpose(1, 2).flatten(2), self.proj)
 
 
 class Block(nn.Module):
@@ -131,7 +132,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = attn
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, hidden_dim)
+        self.mlp = MLP(dim, hidden_dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BATCH_NORM, BaseBackbone
+from .fused import MLP, chain
 from .layers import assign_positions, run_block, to_map, to_tokens
 from .paca_teacher import Teacher
 
@@ -59,8 +60,8 @@ class ConvClustering(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
         """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
-        x = to_tokens(F.gelu(self.dwconv(to_map(x, size))))
-        return assign_positions(F.gelu(self.proj(x)), self.assign, valid)
+        x = to_tokens(chain(to_map(x, size), self.dwconv, F.gelu))
+        return assign_positions(chain(x, self.proj, F.gelu), self.assign, valid)
 
 
 class MLPClustering(nn.Module):
@@ -73,7 +74,7 @@ class MLPClustering(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int], valid: Tensor | None = None) -> Tensor:
         """(B, N, C) -> Z (B, M, N), each row a distribution over the N positions."""
-        return assign_positions(F.gelu(self.proj(x)), self.assign, valid)
+        return assign_positions(chain(x, self.proj, F.gelu), self.assign, valid)
 
 
 class LinearClustering(nn.Module):
@@ -159,30 +160,10 @@ class PaCaAttention(nn.Module):
             mask = valid[:, None]  # (B, 1, N) -> (B, 1, 1, N)
         q, k, v = (
             t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, h, L, d)
-            for t in (self.q(x), self.k(context), self.v(context))
+            for t in (chain(x, self.q), self.k(context), self.v(context))
         )
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(x.transpose(1, 2).flatten(2)), assignment
-
-
-class MLP(nn.Module):
-    """Pointwise expansion, a depthwise 3x3 convolution with a shortcut, GELU, projection."""
-
-    def __init__(self, dim: int, hidden_dim: int, dwconv: bool = True, shortcut: bool = True):
-        super().__init__()
-        self.shortcut = shortcut
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.dwconv = None
-        if dwconv:
-            self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = self.fc1(x)
-        if self.dwconv is not None:
-            y = to_tokens(self.dwconv(to_map(x, size)))
-            x = y + x if self.shortcut else y
-        return self.fc2(F.gelu(x))
+        return chain(x.transpose(1, 2).flatten(2), self.proj), assignment
 
 
 class Block(nn.Module):

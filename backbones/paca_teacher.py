@@ -15,6 +15,7 @@ from mmcv.cnn import build_norm_layer
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
+from .fused import chain
 from .layers import assign_positions, to_tokens
 
 
@@ -33,7 +34,7 @@ class MixerLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(x + self.depthwise(x))
+        return chain(x + chain(x, self.depthwise), self.pointwise)
 
 
 class Teacher(nn.Module):
@@ -85,12 +86,12 @@ class Teacher(nn.Module):
         """The stem's map (B, C, H, W) -> Z (B, M, N) and tokens (B, N, C) of each stage."""
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(self.downsamples[i - 1](x) if i else x)
+            x = block(chain(x, self.downsamples[i - 1]) if i else x)
             maps.append(x)
         tops = maps[-1:]
         for fine, lateral, fpn in zip(maps[-2::-1], reversed(self.laterals), reversed(self.fpns)):
             up = F.interpolate(tops[0], fine.shape[2:], mode='bilinear', align_corners=False)
-            tops.insert(0, fpn(fine + lateral(up)))
+            tops.insert(0, fpn(fine + chain(up, lateral)))
         assignments = [
             assign_positions(to_tokens(top), assign, where)
             for top, assign, where in zip(tops, self.assigns, valid)

@@ -34,7 +34,8 @@ def test_looking_changes_nothing(name):
         before = model(IMAGE)
     outs = []
     views = look(model, lambda: outs.extend(model(IMAGE)), QUERY, list_kinds())
-    assert all(torch.equal(a, b) for a, b in zip(before, outs, strict=True))
+    for a, b in zip(before, outs, strict=True):  # what is looked at does not run fused with others
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert not any(module._forward_hooks for module in model.modules())
     assert views and views.keys() <= {watch.kind for watch, _ in find_watches(model)}
     for view in (view for found in views.values() for view in found):
