@@ -20,6 +20,7 @@ HOOKS = _registry(
     'engine.hooks',
     'engine.interrupts',
     'engine.numerics',
+    'engine.optim',
     'engine.resuming',
     'engine.saving',
     'engine.sharding',

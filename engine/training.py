@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import DefaultOptimWrapperConstructor
 
 from ..errors import UserError
 from ..serialization.checkpoint import load_file
@@ -18,6 +19,7 @@ from .saving import find_checkpoint, get_training_meta, lock_work_dir
 
 # Added to every run, unless its config has one of that type with settings of its own.
 HOOKS = [
+    dict(type='mmdense.RegroupHook'),
     dict(type='mmdense.CheckInstancesHook'),
     dict(type='mmdense.FiniteHook'),
     dict(type='mmdense.MeanLossHook'),
@@ -114,10 +116,21 @@ def set_resumable(cfg: Config) -> None:
             hook.setdefault('priority', 'LOW')  # counts before a checkpoint keeps what it counted
 
 
+def group_parameters(cfg: Config) -> None:
+    """Let the optimizer have one group for each setting, where mmengine makes one a parameter."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if 'runner_type' in cfg or not wrapper.get('paramwise_cfg'):
+        return  # other runners keep states of the optimizer in ways of their own
+    default = DefaultOptimWrapperConstructor
+    if wrapper.get('constructor') in (None, default, default.__name__):
+        wrapper.constructor = 'mmdense.GroupedOptimWrapperConstructor'
+
+
 def train(cfg: Config) -> None:
     """Train; an empty training set, which mmengine trips over, is told in one line."""
     set_resumable(cfg)
     save_our_way(cfg)
+    group_parameters(cfg)
     try:
         with lock_work_dir(cfg.work_dir) if is_main_process() else nullcontext():
             build_runner(cfg).train()

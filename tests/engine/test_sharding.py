@@ -160,22 +160,33 @@ def check_alike(one: Path, two: Path) -> None:
 
 
 def test_two_shares_train_as_a_whole(tmp_path):
-    """Of each block too; either goes on with what the other has written."""
+    """Of each block too; either goes on with what the other has written.
+
+    So with a group of the optimizer for each parameter, whose states change places: each is then
+    shared out by the shape of its own.
+    """
     more = dict(model_wrapper_cfg=dict(type='mmdense.FullyShardedModel'))
     more['randomness'] = dict(seed=1, diff_rank_seed=True)  # the first one's weights count
     first, second = (tmp_path / name / 'epoch_2.pth' for name in ('one', 'two'))
+    grouped = {'optim_wrapper.paramwise_cfg': dict(bias_lr_mult=2.0)}
+    plain = {'optim_wrapper.constructor': 'mmengine.DefaultOptimWrapperConstructor'}
+    each = tmp_path / 'each' / 'epoch_2.pth'
 
     def go() -> None:
         ToyOfBlocks.sizes.clear()
         train_toy(tmp_path / 'two', 2, **more)
         assert ToyOfBlocks.sizes == {12}  # half of it
         train_toy(tmp_path / 'two_on', 2, resume=first, **more)
+        train_toy(tmp_path / 'two_each_on', 2, resume=each, **more, **grouped)
 
+    train_toy(tmp_path / 'each', 4, randomness=dict(seed=1), **grouped, **plain)
     train_toy(tmp_path / 'one', 4, randomness=dict(seed=1))
     go_as_two(go, tmp_path / 'log')
     check_alike(first, second)
     train_toy(tmp_path / 'one_on', 4, resume=second)
     check_alike(tmp_path / 'one_on' / 'epoch_3.pth', tmp_path / 'two_on' / 'epoch_3.pth')
+    train_toy(tmp_path / 'one_each_on', 4, resume=each, **grouped)
+    check_alike(tmp_path / 'one_each_on' / 'epoch_3.pth', tmp_path / 'two_each_on' / 'epoch_3.pth')
 
 
 def test_a_shared_model_is_used_like_the_model(tmp_path):
