@@ -202,17 +202,81 @@ def _roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    grad = torch.ops.torchvision._roi_align_backward(
-        _as_float(grad_output),
-        _as_float(rois),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *grad_input.shape,
-        sampling_ratio,
-        aligned,
-    )
+    grad, rois = _as_float(grad_output), _as_float(rois)
+    if grad.device.type != 'cpu':
+        size = (aligned_height, aligned_width, *grad_input.shape)
+        grad = torch.ops.torchvision._roi_align_backward(
+            grad, rois, spatial_scale, *size, sampling_ratio, aligned
+        )
+    else:
+        grad = _spread(grad, rois, grad_input.shape, spatial_scale, sampling_ratio, aligned)
     grad_input.copy_(grad)
+
+
+def _spread(
+    grad: Tensor,
+    rois: Tensor,
+    shape: tuple[int, ...],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """The gradient (R, C, h, w) of pooled rois (R, 5) as that of their features (B, C, H, W).
+
+    Bit-equal to torchvision's kernel, which finds each sample's four pixels anew for each channel:
+    here they are found once, and the rows of channels are added up in its order.
+    """
+    (num_rois, channels, h, w), (batch, _, height, width) = grad.shape, shape
+    rows = grad.permute(0, 2, 3, 1).reshape(num_rois * h * w, channels)
+    image = rois[:, 0].long() * (height * width)
+    left, top, right, bottom = (rois[:, 1:] * spatial_scale - 0.5 * aligned).unbind(1)
+    size_x, size_y = right - left, bottom - top
+    if not aligned:
+        size_x, size_y = size_x.clamp(min=1), size_y.clamp(min=1)
+    bin_x, bin_y = size_x / w, size_y / h
+    if sampling_ratio > 0:
+        grid_x = grid_y = torch.full_like(image, sampling_ratio)
+    else:  # of a roi; one turned inside out has no samples
+        grid_x, grid_y = bin_x.ceil().long().clamp(min=0), bin_y.ceil().long().clamp(min=0)
+    ends = (h * w * grid_y * grid_x).cumsum(0)  # of each roi's samples, among those of all
+    num_samples = int(ends[-1]) if num_rois else 0
+
+    spread = grad.new_zeros(batch * height * width, channels)
+    step = max(1, min(num_samples, 2**18 // channels))  # samples at a time: 4 MB of float32
+    # Memory that is new at each step would take as long as the sums.
+    picked, parts = grad.new_empty(step, channels), grad.new_empty(step, 4, channels)
+    for begin in range(0, num_samples, step):
+        sample = torch.arange(begin, min(begin + step, num_samples))
+        roi = torch.searchsorted(ends, sample, right=True)
+        nx, ny = grid_x[roi], grid_y[roi]
+        rest = sample - ends[roi] + h * w * ny * nx  # (bin y, bin x, y, x) of a roi
+        rest, x = rest // nx, rest % nx
+        cell, y = rest // ny, rest % ny
+        y0, y1, wy0, wy1, y_ok = _locate(top[roi], bin_y[roi], cell // w, y, ny, height)
+        x0, x1, wx0, wx1, x_ok = _locate(left[roi], bin_x[roi], cell % w, x, nx, width)
+        y0, y1 = image[roi] + y0 * width, image[roi] + y1 * width
+        pixels = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), 1)
+        weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), 1)
+        ok = (y_ok & x_ok).nonzero().squeeze(1)
+        some, part = picked[: len(ok)], parts[: len(ok)]
+        torch.index_select(rows, 0, (cell + roi * (h * w))[ok], out=some)
+        torch.mul(some.unsqueeze(1), weights[ok].unsqueeze(2), out=part)
+        part /= (ny * nx)[ok, None, None]
+        spread.index_add_(0, pixels[ok].flatten(), part.flatten(0, 1))
+    return spread.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _locate(
+    start: Tensor, size: Tensor, cell: Tensor, index: Tensor, grid: Tensor, limit: int
+) -> tuple[Tensor, ...]:
+    """Along an axis: both neighbours of each sample, their weights, and whether it counts."""
+    at = start + cell * size + (index + 0.5) * size / grid
+    counts = (at >= -1) & (at <= limit)
+    at = at.clamp(min=0)
+    low = at.long().clamp(max=limit - 1)
+    high = (low + 1).clamp(max=limit - 1)
+    beyond = torch.where(low < high, at - low, 0)
+    return low, high, 1 - beyond, beyond, counts
 
 
 def _sigmoid_focal_loss_forward(

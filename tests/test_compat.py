@@ -41,6 +41,27 @@ def test_roi_align_is_bit_equal(ref, size, sampling_ratio, aligned):
     assert torch.equal(feature.grad[:, ::4], ref[f'{name}_grad'])
 
 
+@pytest.mark.parametrize('channels', [3, 300])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('sampling_ratio', [0, 3])
+@pytest.mark.parametrize('aligned', [True, False], ids=['aligned', 'legacy'])
+def test_gradients_of_rois_are_added_in_the_order_of_torchvision(
+    aligned, sampling_ratio, dtype, channels
+):
+    """Rois beyond the picture, turned inside out, on top of each other, and none."""
+    centre, size = torch.rand(30, 2) * 150 - 10, torch.randn(30, 2) * 30 + 25
+    rois = torch.cat([torch.arange(30)[:, None] % 2, centre - size / 2, centre + size / 2], 1)
+    rois = torch.cat([rois, rois[:5].round()]).to(dtype)
+    for number in (35, 0):
+        grad, some = torch.randn(number, channels, 3, 5, dtype=dtype), rois[:number]
+        shape = (2, channels, 13, 9)
+        got = compat._spread(grad, some, shape, 0.1, sampling_ratio, aligned)
+        want = torch.ops.torchvision._roi_align_backward(
+            grad, some, 0.1, 3, 5, *shape, sampling_ratio, aligned
+        )
+        assert torch.equal(got, want)
+
+
 def test_roi_align_takes_bfloat16_and_channels_last(ref):
     feature = ref['feature'].to(memory_format=torch.channels_last)
     pool = RoIAlign(7, 0.125, 0)
