@@ -24,13 +24,17 @@ NAMES = {
         'FiniteHook',
         'InterruptHook',
         'MeanLossHook',
+        'RegroupHook',
         'ResumeStateHook',
         'ShardedCheckpointHook',
     ],
     'MODEL_WRAPPERS': ['FullyShardedModel'],
     'LOOPS': ['EpochBasedTrainLoop', 'IterBasedTrainLoop'],
     'OPTIM_WRAPPERS': ['CPUAmpOptimWrapper'],
-    'OPTIM_WRAPPER_CONSTRUCTORS': ['LayerDecayOptimWrapperConstructor'],
+    'OPTIM_WRAPPER_CONSTRUCTORS': [
+        'GroupedOptimWrapperConstructor',
+        'LayerDecayOptimWrapperConstructor',
+    ],
     'WEIGHT_INITIALIZERS': ['Pretrained'],
 }
 PROGRAM = """
