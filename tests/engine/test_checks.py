@@ -38,11 +38,15 @@ def test_a_bare_assertion_of_a_constructor_says_where_it_stands():
         outline_model(Config(dict(model=model, default_scope='mmdet')))
 
 
-def test_more_processes_than_gpus(monkeypatch):
-    monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    with pytest.raises(UserError, match=r'8 processes .* 2 GPU'):
+@pytest.mark.parametrize('processes, gpus, fits', [(8, 2, False), (2, 1, False), (2, 2, True)])
+def test_more_processes_than_gpus(processes, gpus, fits, monkeypatch):
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    if fits:
         check_processes()
+    else:
+        with pytest.raises(UserError, match=rf'{processes} processes .* {gpus} GPU'):
+            check_processes()
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
     check_processes()
 

@@ -232,6 +232,23 @@ def test_when_a_training_looks_whether_it_is_told(monkeypatch):
     assert looked == [8, 7, 7, 7]
 
 
+@pytest.mark.parametrize('elsewhere, looks', [(1, 1), (9, 3)])
+def test_batches_that_another_rank_has_not_are_passed_over(elsewhere, looks, monkeypatch):
+    """That rank would not answer; the one with the fewest counts."""
+
+    def all_reduce(tensor: torch.Tensor, op: str = 'sum') -> None:
+        tensor.fill_(dict(sum=lambda *both: sum(both), min=min)[op](int(tensor), elsewhere))
+
+    looked = []
+    monkeypatch.setattr(interrupts, 'all_reduce', all_reduce)
+    monkeypatch.setattr(InterruptHook, '_leave_if_told', lambda *args: looked.append(args[2]))
+    hook, runner = InterruptHook(), SimpleNamespace(iter=7, val_dataloader=range(3))
+    hook.before_val_epoch(runner)
+    for batch in range(3):
+        hook.after_val_iter(runner, batch)
+    assert looked == [7] * looks
+
+
 def test_a_rank_that_heard_nothing_leaves_with_the_others(monkeypatch):
     """Also without a listener, as in another thread; what is saved is the first saver's."""
     monkeypatch.setattr(interrupts, 'is_distributed', lambda: True)

@@ -153,3 +153,12 @@ def test_flags(tmp_path, alone):
         with pytest.raises(SystemExit) as error:
             parser.parse_args([path, *wrong])
         assert error.value.code == 2
+
+
+def test_every_flag_is_explained():
+    """But the one that launchers give, not users."""
+    parser = argparse.ArgumentParser()
+    launch.add_common_arguments(parser)
+    launch.add_device(parser)
+    silent = [action.dest for action in parser._actions if not action.help]
+    assert silent == ['local_rank']

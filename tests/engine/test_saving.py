@@ -159,6 +159,18 @@ def test_what_was_trained_since_is_saved(tmp_path, at, name):
     assert (tmp_path / 'interrupted.pth').exists() == (at == 3)
 
 
+def test_what_cannot_be_removed_is_told_and_the_training_goes_on(tmp_path, monkeypatch):
+    def refuse(self: WholeFileBackend, path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(WholeFileBackend, 'remove', refuse)
+    train(tmp_path, max_keep_ckpts=1)
+    assert names(tmp_path) == {'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'}
+    said = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        assert f"'{tmp_path / name}' cannot be removed: Permission denied\n" in said
+
+
 class TestFullDisk:
     def test_no_space(self, tmp_path, monkeypatch):
         write = Path.write_bytes

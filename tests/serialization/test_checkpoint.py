@@ -31,6 +31,30 @@ def test_pickles_are_not_executed(tmp_path):
         load_file(path)
 
 
+@pytest.mark.parametrize(
+    'text, reason',
+    [
+        (
+            'Weights only load failed. In PyTorch 2.6, we changed the default.\n'
+            'Please file an issue with the following so that we can make it better: '
+            'WeightsUnpickler error: Unsupported operand 149\n\nCheck the documentation.',
+            'Unsupported operand 149',
+        ),
+        ('a line. And another\nand more', 'a line'),
+        ('', "UnpicklingError('')"),
+    ],
+)
+def test_what_pytorch_met_is_told_without_its_advice(text, reason, tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise pickle.UnpicklingError(text)
+
+    torch.save(STATE, tmp_path / 'a.pth')
+    monkeypatch.setattr(torch, 'load', load)
+    with pytest.raises(UserError) as error:
+        load_file(tmp_path / 'a.pth')
+    assert str(error.value) == f"checkpoint '{tmp_path}/a.pth' cannot be read: {reason}"
+
+
 def test_missing_and_truncated_files(tmp_path):
     with pytest.raises(UserError, match='does not exist'):
         load_file(tmp_path / 'nothing.pth')

@@ -62,6 +62,7 @@ def make_odd() -> dict[str, tuple[object, bool | None]]:
         dataset_meta_list=(with_meta(dataset_meta=['a']), False),
         dataset_meta_odd=(with_classes(['a'], x=torch.ones(1), y={1: 2}, z=b'b'), True),
         classes_text=(with_classes('/etc/passwd'), False),
+        classes_behind=(with_meta(dataset_meta=dict(version=1, classes='/etc/passwd')), False),
         classes_numbers=(with_classes([1, 2]), False),
         classes_dict=(with_classes({'a': 1}), False),
         classes_none=(with_classes(None), True),
