@@ -1,5 +1,6 @@
 """What must hold before a run starts."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,17 @@ def test_models_that_need_numbers_are_built_on_the_cpu():
     cfg.model.wings = 2
     with pytest.raises(UserError, match=r'^the model of this config cannot be built: it has no w'):
         outline_model(cfg)
+
+
+def test_a_model_of_no_toolbox_is_built_without_a_word(monkeypatch):
+    said = []
+
+    def print_log(text: str, logger: object = None, level: int = logging.INFO) -> None:
+        said.extend([text] * (level >= logging.WARNING))
+
+    monkeypatch.setattr('mmengine.logging.print_log', print_log)
+    outline_model(Config(dict(model=dict(type='ToyOfNumbers'))))
+    assert not said
 
 
 class Maps(nn.Module):

@@ -12,6 +12,7 @@ import pytest
 from helpers import CONFIGS, DIGIT_CONFIGS, check_fails
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import TRANSFORMS
 from torch import nn
 
 from mmdense.engine.checks import warn_of_schedule
@@ -166,6 +167,27 @@ def test_settings_that_are_taken(option, value):
     *parents, last = option.split('.')
     functools.reduce(lambda node, key: node.setdefault(key, {}), parents, cfg)[last] = value
     check_words(cfg)
+
+
+@TRANSFORMS.register_module()
+class TakesOutFirst:
+    """Its steps have a word that it takes out before it builds them."""
+
+    def __init__(self, steps: list[dict]) -> None:
+        self.weights = [step.pop('weight', 1) for step in steps]
+
+
+@pytest.mark.parametrize('word', ['weight', 'wait'])
+def test_what_a_parent_takes_out_of_its_list(word):
+    step = dict(type='mmcv.Resize', scale=8, **{word: 2})
+    cfg = Config(
+        dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type=TakesOutFirst, steps=[step])])))
+    )
+    if word == 'weight':
+        check_words(cfg)
+    else:
+        with pytest.raises(UserError, match=r"steps.0 \(mmcv.Resize\) has no setting 'wait'"):
+            check_words(cfg)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From where a loop goes on, for every kind of sampler, and what it leaves alone."""
 
 from itertools import islice
+from types import SimpleNamespace
 from unittest import mock
 
 import mmdet.datasets.samplers  # noqa: F401
@@ -192,3 +193,38 @@ def test_loops_of_a_config(given, wanted):
     assert cfg.train_cfg.type == wanted and 'by_epoch' not in cfg.train_cfg
     assert cfg.custom_hooks[0].priority == 'LOW'
     assert 'mmdense.ResumeStateHook' in [hook.type for hook in cfg.custom_hooks]
+
+
+class LoopOfThem:
+    """Instead of mmengine's loop, which a runner builds."""
+
+    def __init__(self, runner: SimpleNamespace, dataloader: dict) -> None:
+        self.dataloader = DataLoader(Samples(), batch_size=2)
+
+
+@pytest.mark.parametrize('own', [False, True])
+@pytest.mark.parametrize('rank', [0, 2])
+def test_samples_have_one_seed_in_all_processes(own, rank, monkeypatch):
+    """Also where each process has a seed of its own, which mmengine counts up by its rank."""
+
+    class Loop(loops._ResumableLoop, LoopOfThem):
+        pass
+
+    monkeypatch.setattr(loops, 'get_dist_info', lambda: (rank, 4))
+    randomness = dict(seed=7, diff_rank_seed=own)
+    runner = SimpleNamespace(_randomness_cfg=randomness, seed=7 + rank if own else 7)
+    assert Loop(runner, {}).batches.seed == 7
+
+
+@pytest.mark.parametrize(
+    'wrapper, added',
+    [
+        (None, False),
+        (dict(type='MMDistributedDataParallel'), False),
+        (dict(type='mmdense.FullyShardedModel'), True),
+    ],
+)
+def test_shares_get_their_hook(wrapper, added):
+    cfg = Config(dict(train_cfg=dict(by_epoch=True, max_epochs=1), model_wrapper_cfg=wrapper))
+    training.set_resumable(cfg)
+    assert ('mmdense.ShardedCheckpointHook' in [hook.type for hook in cfg.custom_hooks]) == added

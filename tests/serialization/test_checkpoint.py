@@ -126,6 +126,7 @@ def test_addresses_of_one_name_do_not_meet(tmp_path, monkeypatch):
             assert load_file(f'{address}/{folder}/model.pth')['x'] == i
         kept = sorted((tmp_path / 'hub').rglob('*.*'))
         assert len(kept) == 2
+        assert {path.parent for path in kept} == {tmp_path / 'hub' / 'checkpoints'}  # as torch.hub
         with pytest.raises(UserError, match='bytes came; try again'):
             load_file(f'{address}/cuta/model.pth')
         assert sorted((tmp_path / 'hub').rglob('*.*')) == kept
@@ -151,3 +152,13 @@ def test_damage_is_named(tmp_path):
         torch.serialization.set_crc32_options(True)
     assert find_damage(path) is None and not has_checksums(path)
     assert load_file(path).keys() == STATE.keys()
+
+
+def test_texts_of_configs_are_left_out(tmp_path):
+    """Which mmengine would run: of a file's own, and of what a training remembers."""
+    meta, told = dict(epoch=3, cfg='import os', config='import os'), dict(iter=5, cfg='import os')
+    content = dict(state_dict=STATE, meta=meta, message_hub=dict(runtime_info=told, log_scalars={}))
+    torch.save(content, tmp_path / 'a.pth')
+    read = load_file(tmp_path / 'a.pth')
+    assert read['meta'] == dict(epoch=3)
+    assert read['message_hub'] == dict(runtime_info=dict(iter=5), log_scalars={})

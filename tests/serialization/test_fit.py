@@ -32,6 +32,11 @@ def test_other_classes_may_start_a_training_but_not_be_tested():
         check_fit(Model(), state_of(wrapped='module.'), 'a.pth', whole_model)
 
 
+def test_a_model_is_loaded_with_its_head_or_not_at_all():
+    with pytest.raises(UserError, match=r"'a.pth' is of another model than this Model: of 4 tenso"):
+        load_whole(Model(), state_of(7), 'a.pth')
+
+
 @pytest.mark.parametrize('whole_model', [False, True])
 def test_another_backbone_is_always_refused(whole_model):
     part = 'Model: of 4 tensors, ' if whole_model else 'backbone: of 2 tensors, '

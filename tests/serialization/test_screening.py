@@ -188,6 +188,27 @@ def test_what_is_harmless(text, tmp_path):
     screen(str(tmp_path / 'a.pth'))
 
 
+@pytest.mark.parametrize(
+    'start, count, reason',
+    [
+        (0, 1, None),
+        (0, 2, None),
+        (1, 1, None),
+        (1, 2, "a part of its storage '0' lies outside it"),
+        (3, 0, "a part of its storage '0' lies outside it"),
+    ],
+)
+def test_parts_of_a_storage(start, count, reason, tmp_path):
+    """As PyTorch wrote them before 0.4: key, start and length, of a storage of two numbers."""
+    part = b'X\x01\x00\x00\x00vK' + bytes([start]) + b'K' + bytes([count]) + b'\x87'
+    text = STORAGE.replace(b'K\x01tQ', b'K\x02' + part + b'tQ')
+    if reason:
+        refused(tmp_path / 'a.pth', text, reason, data_0=bytes(8))
+    else:
+        write_text(tmp_path / 'a.pth', text, data_0=bytes(8))
+        screen(str(tmp_path / 'a.pth'))
+
+
 @pytest.mark.parametrize('legacy', [False, True])
 def test_bytes_are_read_like_a_file(legacy):
     """As mmengine gets them from storages of its own; wherever one has read in them before."""
