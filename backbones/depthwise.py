@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_WINDOW = 5  # PyTorch's own gradient is quicker below
-LARGEST_MAP = 64  # side; larger ones are correlated tile by tile
+LARGEST_MAP = 32  # side; larger ones are correlated tile by tile
 
 
 class DepthwiseConv(torch.autograd.Function):
@@ -52,7 +52,7 @@ def correlate(x: Tensor, grad: Tensor, window: int) -> Tensor:
         x, grad = cut(x, grad, padding)
         padding = 0
     # Every image's channels stand side by side, as one image of B * C channels.
-    x = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)[None]
+    x = x.permute(2, 3, 0, 1).flatten(2)[None].permute(0, 3, 1, 2)
     grad = grad.flatten(0, 1)[:, None]
     found = F.conv2d(x, grad, padding=padding, groups=len(grad))  # (1, B * C, k, k)
     return found[0].unflatten(0, (-1, channels)).sum(dim=0)[:, None]
@@ -73,13 +73,18 @@ def cut(x: Tensor, grad: Tensor, border: int) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def has_large_window(layer: nn.Module) -> bool:
-    """Whether a layer is a depthwise convolution that learns more quickly in this way."""
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer is a depthwise convolution to a map of the same size."""
     return (
         isinstance(layer, nn.Conv2d)
         and layer.groups == layer.in_channels == layer.out_channels
-        and layer.kernel_size[0] == layer.kernel_size[1] >= SMALLEST_WINDOW
+        and layer.kernel_size[0] == layer.kernel_size[1]
         and layer.kernel_size[0] % 2 == 1
         and layer.padding == (layer.kernel_size[0] // 2,) * 2
         and layer.stride == layer.dilation == (1, 1)
     )
+
+
+def has_large_window(layer: nn.Module) -> bool:
+    """Whether a layer is a depthwise convolution that learns more quickly in this way."""
+    return is_depthwise(layer) and layer.kernel_size[0] >= SMALLEST_WINDOW

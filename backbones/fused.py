@@ -2,11 +2,11 @@
 
 On a CPU an activation, a bias or a shortcut costs another trip through memory, and a large tensor
 also the pages that it is first written to. Without gradients, oneDNN adds them while it still holds
-the product, and :func:`feed_forward` never has its wide tensor whole. Elsewhere every layer is
-called as it stands: in training and autocast, on other devices and types, in compilation, export
+the product. With gradients, some convolutions take another form that learns more quickly. Elsewhere
+every layer is called as it stands: in autocast, on other devices and types, in compilation, export
 and tracing, and layers that somebody has changed or listens to.
 
-Axis legend: B batch, N = H*W tokens, C channels, D wide channels.
+Axis legend: B batch, C channels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,15 @@ AVAILABLE = (
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 )
-SLICE_BYTES = 8 * 2**20  # of a wide tensor; from 8 to 24 MB the times are alike
+# With 256-bit registers oneDNN's product is the quicker one of few channels only, and an activation
+# in its memory quicker than one that is part of the product.
+HAS_WIDE_REGISTERS = torch.backends.cpu.get_cpu_capability() == 'AVX512'
+MANY_CHANNELS = 320
+IN_PLACE = {
+    'none': lambda x: x,
+    'gelu': torch.ops.aten.gelu_,
+    'hardswish': partial(F.hardswish, inplace=True),
+}
 Step = Callable[[Tensor], Tensor]
 
 
@@ -72,10 +81,23 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def call(step: Step, x: Tensor) -> Tensor:
-    """A step as it stands, except a depthwise convolution that learns more quickly otherwise."""
-    if torch.is_grad_enabled() and has_large_window(step) and is_plain(step) and is_open(x):
+    """A step as it stands, except a convolution that learns more quickly in another form."""
+    if not (torch.is_grad_enabled() and is_plain(step) and is_open(x)):
+        return step(x)
+    if is_pointwise(step):  # all images in one product
+        return to_map(F.linear(to_tokens(x), step.weight.flatten(1), step.bias), x.shape[2:])
+    if has_large_window(step):
         return DepthwiseConv.apply(x, step.weight, step.bias)
     return step(x)
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer is a 1x1 convolution, that is, a linear layer at every position."""
+    return isinstance(layer, nn.Conv2d) and (
+        layer.kernel_size == layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+    )
 
 
 def chain(x: Tensor, *steps: Step | None) -> Tensor:
@@ -103,9 +125,10 @@ def chain(x: Tensor, *steps: Step | None) -> Tensor:
         if activation != 'none':
             rest.pop()
         if isinstance(step, nn.Linear):
-            x = _linear(x, weight, bias, activation)
+            x = linear(x, weight, bias, activation)
         else:
-            x = _conv(x, weight, bias, step, activation)
+            sides = step.padding, step.stride, step.dilation
+            x = conv(x, weight, bias, *sides, step.groups, activation, [], 'none')
     return x
 
 
@@ -113,7 +136,7 @@ def add_depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """x (B, C, H, W) plus its depthwise convolution."""
     if not may_fuse(x, layer):
         return x + layer(x)
-    return _conv(x, _add_identity(layer.weight), layer.bias, layer)
+    return depthwise(x, add_identity(layer.weight), layer.bias)
 
 
 def depthwise_side_by_side(x: Tensor, layers: Sequence[nn.Conv2d]) -> Tensor:
@@ -121,123 +144,45 @@ def depthwise_side_by_side(x: Tensor, layers: Sequence[nn.Conv2d]) -> Tensor:
     if not may_fuse(x, *layers):
         parts = x.split([layer.in_channels for layer in layers], dim=1)
         return torch.cat([call(layer, part) for layer, part in zip(layers, parts)], dim=1)
-    widest = max(layers, key=lambda layer: layer.kernel_size)
-    margins = [(widest.kernel_size[0] - layer.kernel_size[0]) // 2 for layer in layers]
+    return depthwise(x, *join_windows(layers))
+
+
+def join_windows(layers: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
+    """Kernels and biases of depthwise convolutions as of one, with the widest of their windows."""
+    widest = max(layer.kernel_size[0] for layer in layers)
+    margins = [(widest - layer.kernel_size[0]) // 2 for layer in layers]
     kernels = [F.pad(layer.weight, (margin,) * 4) for layer, margin in zip(layers, margins)]
-    bias = torch.cat([layer.bias for layer in layers])
-    return _conv(x, torch.cat(kernels), bias, widest, groups=x.shape[1])
+    return torch.cat(kernels), torch.cat([layer.bias for layer in layers])
 
 
-def feed_forward(
-    x: Tensor,
-    size: tuple[int, int],
-    fc1: nn.Module,
-    dwconv: nn.Module | None,
-    fc2: nn.Module,
-    shortcut: bool = False,
-) -> Tensor:
-    """fc2(GELU(y)) of y = fc1(x), or of dwconv(y), or with a shortcut of dwconv(y) + y.
-
-    Args:
-        x: Tokens (B, N, C).
-        size: Their (height, width).
-        fc1: C -> D, linear or a 1x1 convolution.
-        dwconv: Depthwise convolution of the D channels, or ``None``.
-        fc2: D -> C, as ``fc1``.
-        shortcut: Around ``dwconv``.
-    """
-    if not may_fuse(x, fc1, dwconv, fc2):
-        x = _pointwise(fc1, x, size)
-        if dwconv is not None:
-            y = to_tokens(dwconv(to_map(x, size)))
-            x = y + x if shortcut else y
-        return _pointwise(fc2, F.gelu(x), size)
-    kernel = None if dwconv is None else dwconv.weight
-    if kernel is not None and shortcut:
-        kernel = _add_identity(kernel)
-    # The D channels do not meet before fc2, which adds them up: one slice of them at a time.
-    rows, columns = fc1.weight.flatten(1), fc2.weight.flatten(1)
-    wide_bytes = x[..., 0].numel() * len(rows) * x.element_size()
-    width = -(-len(rows) // -(-wide_bytes // SLICE_BYTES))
-    width += -width % 16
-    out = None
-    for part in (slice(i, i + width) for i in range(0, len(rows), width)):
-        bias = None if fc1.bias is None else fc1.bias[part]
-        if kernel is None:
-            y = _linear(x, rows[part], bias, 'gelu')
-        else:
-            y = to_map(_linear(x, rows[part], bias), size)
-            bias = None if dwconv.bias is None else dwconv.bias[part]
-            y = to_tokens(_conv(y, kernel[part], bias, dwconv, 'gelu', groups=y.shape[1]))
-        if out is None:
-            out = _linear(y, columns[:, part].contiguous(), fc2.bias)
-        else:
-            out.flatten(0, 1).addmm_(y.flatten(0, 1), columns[:, part].T)
-    return out
+def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+    """x (B, C, H, W) * kernel (C, 1, k, k) and an activation; where they may fuse."""
+    padding, ones = [kernel.shape[2] // 2] * 2, [1, 1]
+    return conv(x, kernel, bias, padding, ones, ones, len(kernel), activation, [], 'none')
 
 
-class MLP(nn.Module):
-    """Pointwise expansion, a depthwise 3x3 convolution with or without shortcut, GELU, projection.
-
-    Args:
-        dim: C.
-        hidden_dim: D.
-        dwconv: Have the convolution.
-        shortcut: Around it.
-    """
-
-    def __init__(
-        self, dim: int, hidden_dim: int, dwconv: bool = False, shortcut: bool = False
-    ) -> None:
-        super().__init__()
-        self.shortcut = shortcut
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.dwconv = None
-        if dwconv:
-            self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Tokens (B, N, C) of a (height, width), which only a convolution asks for -> the same."""
-        return feed_forward(x, size, self.fc1, self.dwconv, self.fc2, self.shortcut)
-
-
-def _pointwise(layer: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Call a linear layer or a 1x1 convolution on tokens."""
-    return to_tokens(layer(to_map(x, size))) if isinstance(layer, nn.Conv2d) else layer(x)
-
-
-def _add_identity(kernel: Tensor) -> Tensor:
+def add_identity(kernel: Tensor) -> Tensor:
     """The depthwise kernel K + 1 in the middle: its convolution of x is that of K, plus x."""
     kernel = kernel.clone()
     kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 1
     return kernel
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], 'none')
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+    """A linear layer and an activation, by what is quickest here; where they may fuse."""
+    product = torch.ops.mkldnn._linear_pointwise
+    if HAS_WIDE_REGISTERS:
+        return product(x, weight, bias, activation, [], 'none')
+    if weight.shape[1] >= MANY_CHANNELS:
+        y = F.linear(x, weight, bias)
+    else:
+        y = product(x, weight, bias, 'none', [], 'none')
+    return IN_PLACE[activation](y)
 
 
-def _conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    like: nn.Conv2d,
-    activation: str = 'none',
-    groups: int | None = None,
-) -> Tensor:
-    return torch.ops.mkldnn._convolution_pointwise(
-        x,
-        weight,
-        bias,
-        like.padding,
-        like.stride,
-        like.dilation,
-        groups or like.groups,
-        activation,
-        [],
-        'none',
-    )
+def conv(*args: object) -> Tensor:
+    """oneDNN's convolution with what follows it; where they may fuse."""
+    return torch.ops.mkldnn._convolution_pointwise(*args)
 
 
 def _flatten(steps: Iterable[Step | None]) -> Iterator[Step]:

@@ -26,7 +26,17 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BATCH_NORM, BaseBackbone
-from .fused import MLP, add_depthwise, chain, depthwise_side_by_side
+from .feed_forward import MLP, SLICE_BYTES
+from .fused import (
+    add_depthwise,
+    chain,
+    depthwise,
+    depthwise_side_by_side,
+    is_watched,
+    join_windows,
+    linear,
+    may_fuse,
+)
 from .layers import run_block, to_map, to_tokens
 
 NORM_EPS = 1e-6
@@ -63,15 +73,35 @@ class Aggregator(nn.Module):
         self.local_norm = nn.LayerNorm(width)
 
     def forward(self, qkv: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(B, N, 3C) -> proxies of q, k, v (3, B, N, 4S), and the bypass (B, N, S)."""
-        qkv = qkv.unflatten(2, (3, NUM_SEGMENTS, -1))  # (B, N, 3, 5, S)
-        # One copy lays every segment's q, k, v out as a batch of 3B channels_last maps: they share
-        # the aggregator, and its batch norm sees all three.
-        segments = qkv[..., :-1, :].permute(3, 2, 0, 1, 4).flatten(1, 2).contiguous()
-        proxies = [to_tokens(chain(to_map(x, size), f)) for f, x in zip(self.segments, segments)]
-        local = to_tokens(chain(to_map(qkv[..., -1, :].flatten(2), size), self.local_conv))
-        local = F.hardswish(self.local_norm(local))
-        return torch.cat(proxies, dim=2).unflatten(0, (3, -1)), local
+        """(B, N, 3, 5, S) -> proxies of q, k, v (3, B, N, 4S), and the bypass (B, N, S)."""
+        *segments, local = qkv.unbind(3)
+        # A copy lays q, k, v of a segment out as a batch of 3B channels_last maps: they share the
+        # aggregator, and its batch norm sees all three.
+        batches = (to_map(x.movedim(2, 0).contiguous().flatten(0, 1), size) for x in segments)
+        proxies = [to_tokens(chain(x, f)) for f, x in zip(self.segments, batches)]
+        return torch.cat(proxies, dim=2).unflatten(0, (3, -1)), self.bypass(local.flatten(2), size)
+
+    def bypass(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The last segment of q, k, v (B, N, 3S) -> (B, N, S)."""
+        x = to_tokens(chain(to_map(x, size), self.local_conv))
+        return F.hardswish(self.local_norm(x))
+
+    def mix(self, i: int, qkv: Tensor, size: tuple[int, int]) -> Tensor:
+        """Segment i of q, k, v (B, N, 3S), side by side -> its proxies (B, N, 3, S).
+
+        What mixes positions sees 3S channels, what mixes channels 3N positions.
+        """
+        first, *rest = self.segments[i]
+        if i:
+            conv, first = first
+            qkv = to_tokens(depthwise(to_map(qkv, size), conv.weight.repeat(3, 1, 1, 1), None))
+        x = to_map(qkv.unflatten(2, (3, -1)).flatten(1, 2), (size[0], 3 * size[1]))
+        return to_tokens(chain(x, first, *rest)).unflatten(1, (-1, 3))
+
+    @property
+    def depthwise(self) -> list[nn.Module]:
+        """The convolutions of segments 1, 2, 3 over windows."""
+        return [f[0][0] for f in self.segments[1:]]
 
 
 class ConvPosition(nn.Module):
@@ -90,6 +120,11 @@ class ConvPosition(nn.Module):
         return to_tokens(depthwise_side_by_side(to_map(v, size), self.convs))
 
 
+def split_heads(x: Tensor, num_heads: int = NUM_HEADS) -> Tensor:
+    """(B, N, 4S) -> (B, h, N, d)."""
+    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
 class GroupMixAttention(nn.Module):
     """Linear attention between group proxies, beside a local bypass (paper, Sec. 3.2)."""
 
@@ -102,15 +137,49 @@ class GroupMixAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        (q, k, v), local = self.aggregator(chain(x, self.qkv), size)  # (B, N, 4S), (B, N, S)
+        """(B, N, C) -> (B, N, C)."""
+        if self.may_split(x):
+            return chain(self.attend_by_segment(x, size), self.proj)
+        qkv = chain(x, self.qkv).unflatten(2, (3, NUM_SEGMENTS, -1))  # (B, N, 3, 5, S)
+        (q, k, v), local = self.aggregator(qkv, size)  # (B, N, 4S), (B, N, S)
         position = self.position(v, size)
-        heads, k, v = (
-            t.unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)  # (B, N, 4S) -> (B, h, N, d)
-            for t in (q, k, v)
-        )
+        heads, k, v = (split_heads(t) for t in (q, k, v))
         context = self.scale * (k.softmax(dim=2).transpose(2, 3) @ v)  # (B, h, d, d)
         y = (heads @ context).transpose(1, 2).flatten(2)  # (B, N, 4S)
         return chain(torch.cat([torch.addcmul(y, q, position), local], dim=2), self.proj)
+
+    def attend_by_segment(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """What the projection gets in :meth:`forward`, (B, N, C), with nothing wider on the way.
+
+        A segment has heads of its own, and its q, k, v lie side by side: nothing needs to be moved.
+        """
+        weight, bias = (t.unflatten(0, (3, NUM_SEGMENTS, -1)) for t in self.qkv.parameters())
+        out = torch.empty_like(x)
+        *parts, bypass = out.chunk(NUM_SEGMENTS, dim=2)
+        windows = zip(*(t.chunk(len(parts)) for t in join_windows(self.position.convs)))
+        for i, (y, window) in enumerate(zip(parts, windows)):
+            qkv = linear(x, weight[:, i].flatten(0, 1), bias[:, i].flatten())  # (B, N, 3S)
+            q, k, v = self.aggregator.mix(i, qkv, size).unbind(2)  # (B, N, S)
+            position = depthwise(to_map(v.contiguous(), size), *window)
+            torch.mul(q, to_tokens(position), out=y)
+            q, k, v, y = (split_heads(t, NUM_HEADS // len(parts)) for t in (q, k, v, y))
+            # softmax_N(K)^T V is attention whose queries are the unit vectors.
+            units = torch.eye(q.shape[3]).expand(*q.shape[:2], -1, -1)
+            context = F.scaled_dot_product_attention(units, k, v, scale=1.0)
+            for head in range(q.shape[1]):
+                y[:, head].baddbmm_(q[:, head], context[:, head], alpha=self.scale)
+        local = linear(x, weight[:, -1].flatten(0, 1), bias[:, -1].flatten())  # (B, N, 3S)
+        bypass.copy_(self.aggregator.bypass(local, size))
+        return out
+
+    def may_split(self, x: Tensor) -> bool:
+        """Whether q, k, v would be large, and nobody wants to see what passes between the parts."""
+        parts = (self.position, self.aggregator, *self.aggregator.segments)
+        return (
+            3 * x.numel() * x.element_size() > SLICE_BYTES
+            and may_fuse(x, self.qkv, *self.position.convs, *self.aggregator.depthwise)
+            and not any(map(is_watched, parts))
+        )
 
 
 class Block(nn.Module):

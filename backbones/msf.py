@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BaseBackbone
-from .fused import MLP, chain
+from .feed_forward import MLP
+from .fused import chain
 from .layers import run_block, to_map
 
 TEMPERATURE = 10000

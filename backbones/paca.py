@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import BATCH_NORM, BaseBackbone
-from .fused import MLP, chain
+from .feed_forward import MLP
+from .fused import chain
 from .layers import assign_positions, run_block, to_map, to_tokens
 from .paca_teacher import Teacher
 

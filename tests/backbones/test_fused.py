@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdense.backbones import fused
-from mmdense.backbones.fused import MLP, add_depthwise, chain, depthwise_side_by_side, feed_forward
+from mmdense.backbones.feed_forward import MLP, SLICE_BYTES, feed_forward
+from mmdense.backbones.fused import add_depthwise, chain, depthwise_side_by_side
 
 pytestmark = pytest.mark.skipif(not fused.AVAILABLE, reason='oneDNN is not there')
 
@@ -23,8 +24,8 @@ def one_by_one(function, *args: object) -> Tensor:
 def count_fused(function, *args: object) -> int:
     """How many products a call leaves to oneDNN together with what follows them."""
     with (
-        mock.patch.object(fused, '_linear', wraps=fused._linear) as linear,
-        mock.patch.object(fused, '_conv', wraps=fused._conv) as conv,
+        mock.patch.object(fused, 'linear', wraps=fused.linear) as linear,
+        mock.patch.object(fused, 'conv', wraps=fused.conv) as conv,
     ):
         function(*args)
     return linear.call_count + conv.call_count
@@ -50,10 +51,11 @@ def settle(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize('slice_bytes', [fused.SLICE_BYTES, 5000])
+@pytest.mark.parametrize('slice_bytes', [SLICE_BYTES, 5000])
 @pytest.mark.parametrize('name', TINY)
 def test_backbones(name, slice_bytes, monkeypatch):
-    monkeypatch.setattr(fused, 'SLICE_BYTES', slice_bytes)
+    monkeypatch.setattr('mmdense.backbones.feed_forward.SLICE_BYTES', slice_bytes)
+    monkeypatch.setattr('mmdense.backbones.groupmixformer.SLICE_BYTES', slice_bytes)
     model = settle(build(name))
     image = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
@@ -130,7 +132,8 @@ class TestDepthwise:
 @pytest.mark.parametrize('dwconv, shortcut', [(False, False), (True, False), (True, True)])
 def test_feed_forward(dwconv, shortcut, slice_bytes, monkeypatch):
     """Also in slices, the last of which is narrower."""
-    monkeypatch.setattr(fused, 'SLICE_BYTES', slice_bytes)
+    monkeypatch.setattr('mmdense.backbones.feed_forward.SLICE_BYTES', slice_bytes)
+    monkeypatch.setattr('mmdense.backbones.groupmixformer.SLICE_BYTES', slice_bytes)
     mlp = MLP(12, 50, dwconv, shortcut)
     assert_same(mlp, torch.randn(2, 99, 12), (11, 9))
 
