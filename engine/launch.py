@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import gc
 import os
@@ -11,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from .interrupts import end_with_parent
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PATIENCE = 10.0  # seconds
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 DISK_ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
@@ -91,6 +94,7 @@ def run(main: Callable[[], None]) -> None:
     """
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         end_with_parent(signal.SIGTERM)
+    keep_memory()
     try:
         main()
     except SystemExit as error:
@@ -109,6 +113,18 @@ def run(main: Callable[[], None]) -> None:
             time.sleep(PATIENCE)  # the launcher sees to the rank that is gone, and ends this one
         stop(f'error: {line}')
     disconnect()
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory that it frees, where the C library is glibc.
+
+    Each step asks for the same large tensors as the step before. By default their pages go back to
+    the system in between, and are fetched and cleared anew.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def disconnect() -> None:
