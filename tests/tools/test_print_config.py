@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import pytest
+from helpers import FORMAT_CODE
 from mmengine.config import Config
+from yapf.yapflib import yapf_api
 
 import mmdense
 
 CONFIGS = Path(mmdense.__file__).parent / 'configs'
 TINY, SMALL = CONFIGS / 'paca/paca_t_in1k.py', CONFIGS / 'paca/paca_s_in1k.py'
 DIGITS = CONFIGS / 'digits/mask_rcnn_paca_digits.py'
+
+
+@pytest.fixture(autouse=True)
+def laid_out(monkeypatch):
+    """As users see it: ``helpers`` leaves that out elsewhere."""
+    monkeypatch.setattr(yapf_api, 'FormatCode', FORMAT_CODE)
 
 
 def test_prints_the_whole_config(run_tool):
