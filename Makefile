@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test test-newest lint mutants stress fuzz clean
+.PHONY: env data demo demo-scratch zoo test test-newest lint mutants stress fuzz bench clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -46,6 +46,10 @@ stress: env
 # Mutated checkpoints and pictures: make fuzz NUMBER=100000 for the long form
 fuzz: env
 	$(BIN)/python -W ignore tests/fuzz.py --number $(or $(NUMBER),1000)
+
+# Speed and memory beside tests/bench.json, some minutes: make bench ROUNDS=9 or WRITE=--write
+bench: env
+	$(BIN)/python -W ignore tests/bench.py --rounds $(or $(ROUNDS),5) $(WRITE)
 
 clean:
 	rm -rf $(VENV) build .mim *.egg-info
