@@ -3,9 +3,9 @@
     y = fc2(GELU(u)),   u = fc1(x), or dwconv(fc1(x)), or that with a shortcut around dwconv
 
 Its wide tensors, D channels, are what a block takes most memory for. Without gradients none of them
-is ever there whole (see ``fused.py``). With gradients, h = fc1(x) and u are kept and GELU(u) is
-computed again in the backward pass; dL/du takes the place of dL/dGELU(u). Elsewhere, and where the
-layers are not torch's own or watched, they are called as they stand.
+is ever there whole (see ``fused.py``). With gradients, h = fc1(x) is kept, u and GELU(u) are
+computed again in the backward pass, and dL/du takes the place of dL/dGELU(u). Elsewhere, and where
+the layers are not torch's own or watched, they are called as they stand.
 
 Axis legend: B batch, N = H*W tokens, C channels, D wide channels.
 """
@@ -54,8 +54,13 @@ def feed_forward(
         kernel, bias = dwconv.weight, dwconv.bias
         kernel = fused.add_identity(kernel) if shortcut else kernel
     weights = fc1.weight.flatten(1), fc1.bias, kernel, bias, fc2.weight.flatten(1), fc2.bias
-    function = FeedForward.apply if torch.is_grad_enabled() else feed_forward_by_slices
-    return function(size, x, *weights)
+    if not torch.is_grad_enabled():
+        return feed_forward_by_slices(size, x, *weights)
+    # A few images at a time: what one step of theirs writes, the next one finds in the cache.
+    image_bytes = x[0, :, 0].numel() * len(weights[0]) * x.element_size()
+    parts = x.split(max(SLICE_BYTES // image_bytes, 1))
+    found = [FeedForward.apply(size, part, *weights) for part in parts]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def feed_forward_by_slices(
@@ -94,24 +99,28 @@ class FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, size: tuple[int, int] | None, x: Tensor, *weights: Tensor | None) -> Tensor:
-        h, u, y = layer_by_layer(size, x, *weights)
+        rows, bias1, kernel, bias, *rest = weights
+        h = F.linear(x, rows, bias1)
         ctx.size = size
-        ctx.save_for_backward(h, u, x, *weights)
-        return y
+        ctx.save_for_backward(h, x, *weights)
+        return F.linear(F.gelu(mix(h, size, kernel, bias)), *rest)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        h, u, *inputs = ctx.saved_tensors
+        h, *inputs = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # somebody wants second derivatives
-            y = layer_by_layer(ctx.size, *inputs)[-1]
+            x, rows, bias1, kernel, bias, *rest = inputs
+            u = mix(F.linear(x, rows, bias1), ctx.size, kernel, bias)
+            y = F.linear(F.gelu(u), *rest)
             asked = [t for t, is_needed in zip(inputs, needed) if is_needed]
             found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
             return None, *(next(found) if is_needed else None for is_needed in needed)
-        x, rows, _, kernel, _, columns, _ = inputs
+        x, rows, _, kernel, bias, columns, _ = inputs
         to_x, to_rows, to_bias1, to_kernel, to_bias, to_columns, to_bias2 = needed
         grads: list[Tensor | None] = [None] * len(inputs)
-        grad, u = grad.flatten(0, 1), u.flatten(0, 1)  # (B * N, C), (B * N, D)
+        u = mix(h, ctx.size, kernel, bias).flatten(0, 1)  # (B * N, D)
+        grad = grad.flatten(0, 1)  # (B * N, C)
         if to_columns:
             grads[5] = grad.T @ F.gelu(u)
         if to_bias2:
@@ -144,22 +153,14 @@ class FeedForward(torch.autograd.Function):
         return None, *grads
 
 
-def layer_by_layer(
-    size: tuple[int, int] | None,
-    x: Tensor,
-    rows: Tensor,
-    bias1: Tensor | None,
-    kernel: Tensor | None,
-    bias: Tensor | None,
-    columns: Tensor,
-    bias2: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """h, u (B, N, D) and y (B, N, C) of the tensors of fc1, dwconv and fc2."""
-    u = h = F.linear(x, rows, bias1)
-    if kernel is not None:
-        padding = kernel.shape[2] // 2
-        u = to_tokens(F.conv2d(to_map(h, size), kernel, bias, padding=padding, groups=len(kernel)))
-    return h, u, F.linear(F.gelu(u), columns, bias2)
+def mix(
+    h: Tensor, size: tuple[int, int] | None, kernel: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """The wide tokens (B, N, D) after the depthwise convolution, if there is one."""
+    if kernel is None:
+        return h
+    padding = kernel.shape[2] // 2
+    return to_tokens(F.conv2d(to_map(h, size), kernel, bias, padding=padding, groups=len(kernel)))
 
 
 class MLP(nn.Module):

@@ -80,8 +80,21 @@ class TestLayers:
     x = torch.randn(B, N, C)
 
     def test_keep_no_more_than_needed(self):
-        assert kept_wide(MLP(C, D, dwconv=True, shortcut=True), self.x, SIZE) == 2
+        assert kept_wide(MLP(C, D, dwconv=True, shortcut=True), self.x, SIZE) == 1
         assert kept_wide(MLP(C, D), self.x) == 1
+
+    def test_some_images_at_a_time(self, monkeypatch):
+        mlp = MLP(C, D, dwconv=True, shortcut=True)
+
+        def learn() -> list[Tensor]:
+            y = mlp(self.x, SIZE)
+            return [y, *torch.autograd.grad(y.square().sum(), list(mlp.parameters()))]
+
+        whole = learn()
+        monkeypatch.setattr('mmdense.backbones.feed_forward.SLICE_BYTES', 1)
+        assert kept_wide(mlp, self.x, SIZE) == 0  # only those of an image
+        for a, b in zip(learn(), whole, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize('shortcut', [False, True])
     @pytest.mark.parametrize('kind', ['linear', 'convolutions'])
@@ -96,10 +109,10 @@ class TestLayers:
             y = feed_forward(self.x, SIZE, *layers, shortcut)
             return torch.autograd.grad(y.square().sum(), list(layers.parameters()))
 
-        assert kept_wide(feed_forward, self.x, SIZE, *layers, shortcut) == 2
+        assert kept_wide(feed_forward, self.x, SIZE, *layers, shortcut) == 1
         found = learn()
         monkeypatch.setattr(fused, 'AVAILABLE', False)
-        assert kept_wide(feed_forward, self.x, SIZE, *layers, shortcut) > 2
+        assert kept_wide(feed_forward, self.x, SIZE, *layers, shortcut) > 1
         for a, b in zip(found, learn(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
