@@ -100,10 +100,14 @@ class FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, size: tuple[int, int] | None, x: Tensor, *weights: Tensor | None) -> Tensor:
         rows, bias1, kernel, bias, *rest = weights
-        h = F.linear(x, rows, bias1)
+        h = fused.linear(x, rows, bias1)
         ctx.size = size
         ctx.save_for_backward(h, x, *weights)
-        return F.linear(F.gelu(mix(h, size, kernel, bias)), *rest)
+        if kernel is None:
+            y = F.gelu(h)
+        else:
+            y = to_tokens(fused.depthwise(to_map(h, size), kernel, bias, 'gelu'))
+        return fused.linear(y, *rest)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -156,8 +156,11 @@ def join_windows(layers: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
 
 
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
-    """x (B, C, H, W) * kernel (C, 1, k, k) and an activation; where they may fuse."""
+    """x (B, C, H, W) * kernel (C, 1, k, k) and an activation, without gradients."""
     padding, ones = [kernel.shape[2] // 2] * 2, [1, 1]
+    if not is_open(x):
+        y = F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
+        return IN_PLACE[activation](y)
     return conv(x, kernel, bias, padding, ones, ones, len(kernel), activation, [], 'none')
 
 
@@ -169,7 +172,9 @@ def add_identity(kernel: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
-    """A linear layer and an activation, by what is quickest here; where they may fuse."""
+    """A linear layer and an activation, by what is quickest here, without gradients."""
+    if not is_open(x):
+        return IN_PLACE[activation](F.linear(x, weight, bias))
     product = torch.ops.mkldnn._linear_pointwise
     if HAS_WIDE_REGISTERS:
         return product(x, weight, bias, activation, [], 'none')
