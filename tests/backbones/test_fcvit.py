@@ -1,7 +1,12 @@
-"""What only FCViT has: competing heads."""
+"""What only FCViT has: competing heads, norms of whole maps."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 from helpers import build
+from torch import nn
+
+from mmdense.backbones.fcvit import MapNorm
 
 
 @pytest.mark.parametrize(
@@ -14,3 +19,23 @@ from helpers import build
 def test_says_what_is_wrong(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build('FCViT', **kwargs)
+
+
+class TestMapNorm:
+    def test_is_precise_for_large_maps(self):
+        """PyTorch's group norm of a channels_last map this large is 5e-6 off."""
+        norm = MapNorm(64)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        x = (3 * torch.randn(1, 64, 200, 334) + 1).contiguous(memory_format=torch.channels_last)
+        weights = norm.weight.double(), norm.bias.double()
+        with torch.no_grad():
+            expected = F.group_norm(x.double(), 1, *weights, norm.eps)
+            found = norm(x)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert (found - expected).abs().max() < 5e-7 * expected.abs().max()
+
+    def test_is_the_same_with_gradients(self):
+        norm, x = MapNorm(6), torch.randn(2, 6, 5, 7)
+        with torch.no_grad():
+            torch.testing.assert_close(norm(x), norm(x.requires_grad_()).detach())
