@@ -52,43 +52,12 @@ def launch(
 def launch_two(place: Path, scope: str, name: str, positional: list, more: list) -> None:
     """A tool in two processes: by the script for it, or as that does once it has checked the run.
 
-    One toolbox is enough for the scripts, and one script for real, which starts Python four times.
+    One toolbox is enough for the script, which starts Python four times.
     """
-    script, tool = ROOT / 'tools' / f'dist_{name}.sh', ROOT / 'tools' / f'{name}.py'
-    if scope == 'mmpretrain' and name == 'train':
-        launch(place, 'bash', script, *positional, 2, *more)
-        return
     if scope == 'mmpretrain':
-        check, start = find_commands(place, script, *positional, 2, *more)
-        arguments = list(map(str, [tool, *positional, *more]))
-        assert check == ['MMDENSE_CHECKED=0', 'LOCAL_WORLD_SIZE=2', *arguments, '--dry-run']
-        assert start[:3] == ['MMDENSE_CHECKED=1', 'LOCAL_WORLD_SIZE=', str(tool.parent / LAUNCHER)]
-        assert start[-len(arguments) - 2 :] == [*arguments, '--launcher', 'pytorch']
-        options = start[3 : -len(arguments) - 2]
-        assert {'--nnodes=1', '--nproc_per_node=2', '--max-restarts=0'} < set(options)
-        assert all(option.startswith('--') for option in options)
-    run_in_two(place, tool, *positional, *more)
-
-
-LAUNCHER = 'dist_launch.py'
-PRINT = """#!/bin/bash
-printf '%s\\0' "MMDENSE_CHECKED=$MMDENSE_CHECKED" "LOCAL_WORLD_SIZE=$LOCAL_WORLD_SIZE" "$@"
-printf '\\n\\0'
-"""
-
-
-def find_commands(place: Path, script: Path, *args: object) -> list[list[str]]:
-    """What a script gives to Python, each time, behind what it sets in the environment."""
-    python = place / 'instead' / 'python'
-    python.parent.mkdir()
-    python.write_text(PRINT)
-    python.chmod(0o755)
-    env = dict(os.environ, PATH=f'{python.parent}:{os.environ["PATH"]}')
-    for variable in ('MMDENSE_CHECKED', 'LOCAL_WORLD_SIZE'):
-        env.pop(variable, None)
-    command = list(map(str, ['bash', script, *args]))
-    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-    return [line.split('\0')[:-1] for line in said.split('\n\0')[:-1]]
+        launch(place, 'bash', ROOT / 'tools' / f'dist_{name}.sh', *positional, 2, *more)
+    else:
+        run_in_two(place, ROOT / 'tools' / f'{name}.py', *positional, *more)
 
 
 @pytest.fixture
