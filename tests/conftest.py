@@ -38,31 +38,15 @@ torch.set_num_threads(THREADS)
 remember_what_is_slow()
 
 
-class Imports:
-    """What is imported stays, and is looked through for garbage no more.
-
-    mmengine looks for garbage whenever it makes a data set: a third of a second each time, once the
-    toolboxes are there, which most tests import when they first need them.
-    """
-
-    number = 0
-
-    @classmethod
-    def freeze(cls) -> None:
-        if len(sys.modules) > cls.number + 100:
-            gc.collect()
-            gc.freeze()
-            cls.number = len(sys.modules)
-
-
 def pytest_collection_finish() -> None:
-    Imports.freeze()
+    """What is imported by now stays: mmengine looks for garbage whenever it makes a data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def alone() -> None:
     """No test depends on those before it."""
-    Imports.freeze()
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
