@@ -97,6 +97,19 @@ def check_gradients(
             assert numeric == pytest.approx(analytic, rel=1e-4, abs=1e-5), key
 
 
+def assert_same_gradients(
+    found: torch.Tensor, expected: torch.Tensor, inputs: list[torch.Tensor]
+) -> None:
+    """Two float64 results of the same inputs have the same gradients, in a random direction."""
+    direction = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(found, inputs, direction),
+        torch.autograd.grad(expected, inputs, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 def assert_near(got: torch.Tensor, want: np.ndarray, atol: float) -> None:
     """Every number within ``atol`` of the golden data's."""
     np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=atol)
