@@ -1,48 +1,252 @@
-"""Checkpoints from the web, kept below torch's hub folder."""
+"""Files from the web, kept below torch's hub folder: whole or not at all, and always the same.
+
+What is there already is compared with its hash, which is written down at the first use. A download
+that was cut off goes on where it stopped, if the server can do that. Of several processes, one
+downloads.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import torch
+from filelock import FileLock
 from mmengine.logging import print_log
+from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import replacing
+from ..files import replacing, sync
 
 TIMEOUT = 60  # seconds without a byte
+ATTEMPTS = 4
+PAUSE = 1.0  # seconds before the second attempt; each one doubles it
+CHUNK = 1 << 20  # bytes
+OFFLINE = ('MMDENSE_OFFLINE', 'HF_HUB_OFFLINE')
 
 
-def fetch(url: str) -> Path:
-    """The file behind an address, downloaded unless it was before: whole or not at all.
+class BrokenOff(Exception):
+    """A download that may go on at the next attempt."""
 
-    Its name carries a hash of the whole address: files of one name from two places do not meet.
+
+def fetch(url: str, path: Path | None = None, sha256: str | None = None) -> Path:
+    """The file behind an address, downloaded unless it was before.
+
+    Args:
+        url: The address.
+        path: Where it is kept; by default in a folder of all addresses, under a name that carries
+            a hash of the whole address, so that files of one name from two places do not meet.
+        sha256: The file's hash, where it is known.
 
     Raises:
-        UserError: When it cannot be had.
+        UserError: When it cannot be had, or is not the file that it should be or once was.
     """
+    path = path or find_place(url)
+    if not path.is_file():
+        with alone(path):
+            if not path.is_file():
+                download(url, path, sha256)
+                return path
+    check_record(path, sha256)
+    return path
+
+
+def find_place(url: str) -> Path:
+    """Where the file of any address is kept."""
     name = re.sub(r'[^\w.-]', '_', Path(urlsplit(url).path).name)[-100:]
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / f'{digest}-{name}'
-    if path.is_file():
-        return path
+    return Path(torch.hub.get_dir()) / 'checkpoints' / f'{digest}-{name}'
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from downloading the same file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f'.{path.name}.lock'))
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be written: {error.strerror or error}; TORCH_HOME moves the cache"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def download(url: str, path: Path, sha256: str | None) -> None:
+    """Download a file to ``path``, which gets its name when it is whole and right."""
+    offline = next((name for name in OFFLINE if os.environ.get(name) in ('1', 'true')), None)
+    if offline:
+        raise UserError(f"'{url}' is not in the cache ('{path}'), and {offline} keeps it offline")
     print_log(f"downloading '{url}' to '{path}'", 'current')
-    with replacing(path) as part:
-        try:
-            request = Request(url, headers={'User-Agent': 'mmdense'})
-            with urlopen(request, timeout=TIMEOUT) as answer, part.open('wb') as file:
-                shutil.copyfileobj(answer, file)
-                length = answer.headers.get('Content-Length')
-        except (OSError, ValueError) as error:  # URLError is an OSError
-            raise UserError(f"checkpoint '{url}' cannot be read: {error}") from error
-        if length is not None and part.stat().st_size != int(length):
-            raise UserError(
-                f"checkpoint '{url}' cannot be read: {part.stat().st_size} of {length} bytes came; "
-                'try again'
-            )
-    return path
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        for attempt in range(ATTEMPTS):
+            try:
+                receive(url, part)
+                break
+            except BrokenOff as error:
+                if attempt == ATTEMPTS - 1:
+                    raise UserError(
+                        f"'{url}' cannot be downloaded: {error}; the next try goes on from there"
+                    ) from error
+                time.sleep(PAUSE * 2**attempt)
+        digest = find_digest(part)
+        wrong = compare(url, digest, sha256, path)
+        if wrong:
+            part.unlink()
+            raise UserError(wrong)
+        write_record(path, url, digest)
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"'{path}' cannot be written: {error.strerror or error}") from error
+    finally:
+        begun = (part, get_validator_file(part))
+        if not all(file.exists() for file in begun):  # nothing that could go on
+            for file in begun:
+                file.unlink(missing_ok=True)
+
+
+def receive(url: str, part: Path) -> None:
+    """Get a file, or what is missing of it, once.
+
+    Raises:
+        BrokenOff: When another attempt may go on.
+        UserError: When none would help.
+    """
+    validator = get_validator_file(part)
+    begun = part.stat().st_size if part.exists() and validator.exists() else 0
+    range_headers = {'Range': f'bytes={begun}-', 'If-Range': validator.read_text()} if begun else {}
+    with connect(url, range_headers, part) as answer:
+        if answer.headers.get_content_type() == 'text/html':
+            raise UserError(f"'{url}' is a web page, not a checkpoint file")
+        if not answer.headers.get('Content-Range', '').startswith(f'bytes {begun}-'):
+            begun = 0  # the server sends the file from its start
+        save_validator(validator, answer.headers)
+        length = answer.headers.get('Content-Length')
+        total = begun + int(length) if length else None
+        free = shutil.disk_usage(part.parent).free
+        if (total or 0) - begun > free:
+            raise UserError(f"'{url}' has {total} bytes, and '{part.parent}' has {free} left")
+        bar = tqdm(
+            desc=part.name[1:-5],
+            initial=begun,
+            total=total,
+            unit='B',
+            unit_scale=True,
+            disable=None,
+        )
+        with bar, part.open('ab' if begun else 'wb') as file:
+            while chunk := read(answer):
+                file.write(chunk)
+                bar.update(len(chunk))
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise BrokenOff(f'{size} of {total} bytes came')
+
+
+def connect(url: str, range_headers: dict[str, str], part: Path) -> HTTPResponse:
+    """A server's answer; raises as :func:`receive`."""
+    headers = {'User-Agent': 'mmdense', 'Accept-Encoding': 'identity', **range_headers}
+    try:
+        return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        answer = f'the server answers {error.code} {error.reason}'
+        if error.code == 416:  # what is there is no part of what the server has now
+            part.unlink()
+        if error.code in (408, 416, 429) or error.code >= 500:
+            raise BrokenOff(answer) from error
+        raise UserError(f"'{url}' cannot be downloaded: {answer.splitlines()[0]}") from error
+    except ValueError as error:  # no address
+        raise UserError(f"'{url}' cannot be downloaded: {error}") from error
+    except (OSError, HTTPException) as error:
+        raise BrokenOff(str(getattr(error, 'reason', error)) or type(error).__name__) from error
+
+
+def read(answer: HTTPResponse) -> bytes:
+    """The next bytes; none at the end."""
+    try:
+        return answer.read(CHUNK)
+    except (OSError, HTTPException) as error:
+        raise BrokenOff(str(error) or type(error).__name__) from error
+
+
+def get_validator_file(part: Path) -> Path:
+    """Where it stands by what the server tells its version of a file that is begun."""
+    return part.with_name(f'{part.name}.version')
+
+
+def save_validator(path: Path, headers: HTTPMessage) -> None:
+    """Keep what a later request for the rest must name, if the server can send a rest."""
+    tag = headers.get('ETag', '')
+    version = tag if tag and not tag.startswith('W/') else headers.get('Last-Modified')
+    if version:
+        path.write_text(version)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def find_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def get_record_file(path: Path) -> Path:
+    """Where the hash of a file of the cache stands, and stays when the file is gone."""
+    return path.with_name(f'{path.name}.json')
+
+
+def write_record(path: Path, url: str | None, digest: str) -> None:
+    record = get_record_file(path)
+    with replacing(record) as part:
+        part.write_text(json.dumps(dict(url=url, sha256=digest), indent=1))
+
+
+def compare(what: str | Path, digest: str, sha256: str | None, path: Path) -> str | None:
+    """What to say of a file that has not its known hash, or not that of its first use."""
+    if sha256 and digest != sha256:
+        return f"'{what}' is not the published file: its SHA-256 is {digest}, not {sha256}"
+    record = get_record_file(path)
+    try:
+        first = json.loads(record.read_text())['sha256']
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"'{record}' cannot be read; remove it"
+    if first == digest:
+        return None
+    return (
+        f"'{what}' is not what it was at its first use: its SHA-256 is {digest}, and was {first}; "
+        f"remove '{path}' to download it again, or '{record}' if the change is meant"
+    )
+
+
+def check_record(path: Path, sha256: str | None = None) -> None:
+    """Raise :class:`UserError` when a file of the cache has changed; write down its hash if new."""
+    digest = find_digest(path)
+    wrong = compare(path, digest, sha256, path)
+    if wrong:
+        raise UserError(wrong)
+    if not get_record_file(path).exists():
+        with suppress(UserError):  # a cache that may only be read
+            write_record(path, None, digest)
