@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..backbones.base import BaseBackbone
-from .naming import Naming
+from .naming import Naming, State
 from .views import Watch
 
 
@@ -52,6 +52,10 @@ class Family:
         backbone: The registered class.
         variants: timm's names of the published variants.
         naming: How its authors name the backbone's tensors.
+        read_options: The backbone's options that names and shapes of its tensors tell, ours, for
+            networks that its code can build and nobody published. May raise what a missing tensor
+            raises (``KeyError``), or ``ValueError``.
+        untold: What no tensor tells, and ``read_options`` takes from the paper.
         head_naming: How they name those of their own segmentation heads (``decode_head``).
         watches: What there is to see, in the backbone and in heads of the same paper.
         count: The authors' way to count parameters and FLOPs.
@@ -63,6 +67,8 @@ class Family:
     backbone: type[BaseBackbone]
     variants: dict[str, Variant]
     naming: Naming
+    read_options: Callable[[State], dict]
+    untold: tuple[str, ...] = ()
     head_naming: tuple[Naming, ...] = ()
     watches: tuple[Watch, ...] = ()
     count: Callable[[Totals], Published] = count_plainly

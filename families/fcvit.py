@@ -6,13 +6,17 @@ The authors' files: shared folders linked from github.com/ma-xu/FCViT.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..backbones import FCViT
 from ..backbones.layers import to_tokens
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
+from .shapes import count_blocks, find_ratios, read_sizes
 from .views import Calls, Query, View, Watch, number, place, pyramid_features, stride_of
+
+PAPERS_REDUCTION = 8
+MAX_REDUCTION = 1024
 
 
 def published_names(state: State) -> Names:
@@ -49,6 +53,57 @@ def published_names(state: State) -> Names:
     return [*names, ('^head.', 'head.fc.')]
 
 
+def read_options(state: State) -> dict:
+    """Everything; the initial scale of branches that have one is ImageNet's."""
+    depths = count_blocks(state)
+    dims = read_sizes(state, 'stages.{}.downsample.0.weight', len(depths))
+    hidden = read_sizes(state, 'stages.{}.blocks.0.channel_mixer.fc1.weight', len(depths))
+    first = 'stages.0.blocks.0.'
+    mixer = f'{first}token_mixer.0.'
+    has_scale = f'{first}scale1.weight' in state
+    options = dict(
+        arch=dict(embed_dims=dims, depths=depths, mlp_ratios=find_ratios(hidden, dims)),
+        in_channels=state['stages.0.downsample.0.weight'].shape[1],
+        out_indices=tuple(i for i in range(len(dims)) if f'norm{i}.weight' in state),
+        global_context=f'{mixer}context.fc1.weight' in state,
+        num_mixers=len(
+            {k for k in state if re.match(rf'{first}token_mixer\.\d+\.dwconv.weight', k)}
+        ),
+        kernel_size=state[f'{mixer}dwconv.weight'].shape[-1],
+        fc_reduction=find_reduction(state, dims),
+        spatial_attention=any('.gate.' in key for key in state),
+        channel_attention=any('.channel_mixer.attention.' in key for key in state),
+        mlp_dwconv=f'{first}channel_mixer.dwconv.weight' in state,
+        layer_scale=1e-5 if has_scale else None,
+    )
+    if options['global_context']:
+        inner = state[f'{mixer}context.fc2.weight'].shape[1]
+        options.update(
+            weighted_context=f'{mixer}context.head_weight' in state,
+            compete=len(state[f'{mixer}context.fc1.weight']) != inner,
+            context_reduction=dims[0] // inner,
+        )
+        if options['weighted_context']:
+            options['num_heads'] = len(state[f'{mixer}context.head_weight'])
+    return options
+
+
+def find_reduction(state: State, dims: Sequence[int]) -> int:
+    """C over the channels of the token mixers' bottleneck; 1 where there is none.
+
+    Raises:
+        ValueError: When it is not the same in all stages.
+    """
+    bottleneck = 'stages.{}.blocks.0.token_mixer.0.fc.0.weight'
+    if bottleneck.format(0) not in state:
+        return 1
+    hidden = read_sizes(state, bottleneck, len(dims))
+    for reduction in (PAPERS_REDUCTION, *range(2, MAX_REDUCTION)):  # several may fit small dims
+        if all(max(dim // reduction, 16) == h for dim, h in zip(dims, hidden)):
+            return reduction
+    raise ValueError(f'bottlenecks of {hidden} channels for {dims} have no common reduction')
+
+
 def show_similarity(backbone: FCViT, calls: Calls, query: Query) -> Iterator[View]:
     """Standardized similarity of each position to the image's mean, per head."""
     for name, (context, (x,), _) in calls.items():
@@ -76,6 +131,8 @@ FAMILY = Family(
         'fcvit_b48': Variant('fcvit_b48_in1k', 0.95),
     },
     naming=Naming(r'network\.\d\.', published_names),
+    read_options=read_options,
+    untold=('layer_scale',),
     watches=(
         Watch('similarity', 'mmdense.FCViT', r'\.context$', show_similarity),
         Watch('features', 'mmdense.FCViT', r'^stages\.\d+$', pyramid_features),

@@ -15,6 +15,7 @@ from ..backbones.groupmixformer import NUM_HEADS, WINDOWS
 from ..backbones.layers import to_tokens
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
+from .shapes import count_blocks, find_ratios, read_sizes
 from .views import (
     Calls,
     Query,
@@ -57,6 +58,18 @@ def published_names(state: State) -> Names:
         ('^norm4.', 'norm.'),
         ('^head.', 'head.fc.'),
     ]
+
+
+def read_options(state: State) -> dict:
+    """Everything; heads and segments are the same in every network."""
+    depths = count_blocks(state)
+    dims = read_sizes(state, 'stages.{}.downsample.1.weight', len(depths))
+    hidden = read_sizes(state, 'stages.{}.blocks.0.mlp.fc1.weight', len(depths))
+    return dict(
+        arch=dict(embed_dims=dims, depths=depths, mlp_ratios=find_ratios(hidden, dims)),
+        in_channels=state['stem.0.weight'].shape[1],
+        final_norm='norm.weight' in state,
+    )
 
 
 def find_segments(calls: Calls) -> Iterator[tuple[str, list[Tensor]]]:
@@ -105,6 +118,7 @@ FAMILY = Family(
         'groupmixformer_large': Variant('groupmixformer_l_in1k', 0.875),
     },
     naming=Naming(r'groupmixformer_backbone\.', published_names),
+    read_options=read_options,
     watches=(
         Watch('attention', 'mmdense.GroupMixFormer', r'aggregator\.segments\.\d+$', show_attention),
         Watch('proxies', 'mmdense.GroupMixFormer', r'aggregator\.segments\.\d+$', show_proxies),

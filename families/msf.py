@@ -6,6 +6,7 @@ released training code saves.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from ..backbones import MSFViT
 from ..backbones.layers import to_map
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
+from .shapes import count_modules
 from .views import (
     Call,
     Calls,
@@ -49,6 +51,24 @@ def published_names(state: State) -> Names:
         ('^linear_head.0.', 'norm.'),
         ('^linear_head.1.', 'head.fc.'),
     ]
+
+
+def read_options(state: State) -> dict:
+    """Heads have 64 channels, as SimpleViT's; the order of groups is the published one."""
+    dim, pixels = state['patch_embed.proj.weight'].shape
+    rows, columns = state['layers.0.attn.qkv.weight'].shape
+    return dict(
+        arch=dict(
+            embed_dims=dim,
+            num_layers=count_modules(state, 'layers'),
+            num_heads=max(dim // 64, 1),
+            feedforward_channels=len(state['layers.0.mlp.fc1.weight']),
+        ),
+        patch_size=math.isqrt(pixels // 3),
+        attention='msf' if rows == 4 * dim else 'orig',
+        groups=dim // columns,
+        out_type='avg_featmap' if 'norm.weight' in state else 'featmap',
+    )
 
 
 def find_layers(backbone: MSFViT, calls: Calls) -> Iterator[tuple[str, Call, tuple[int, int], int]]:
@@ -109,6 +129,8 @@ FAMILY = Family(
         'msf_small_orig_g2': Variant('msf_s_orig_g2_in1k', 1.0),
     },
     naming=Naming(r'transformer\.layers\.', published_names),
+    read_options=read_options,
+    untold=('num_heads', 'in_channels', 'group_order'),
     watches=(
         Watch(
             'attention',

@@ -5,8 +5,9 @@ The authors' files: the release "pacavit" of github.com/iVMCL/PaCaViT.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from ..backbones import PaCaViT
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
+from .shapes import count_blocks, count_modules, find_ratios, read_sizes
 from .views import (
     Calls,
     Query,
@@ -85,6 +87,66 @@ def published_names(state: State) -> Names:
         *CLUSTERINGS[find_clustering(state)],
         ('^head.', 'head.fc.'),
     ]
+
+
+def read_options(state: State) -> dict:
+    """Heads are as many as the paper's, or as divide the channels; tables are of square images."""
+    depths = count_blocks(state)
+    stages = range(len(depths))
+    dims = read_sizes(state, 'stages.{}.norm.weight', len(depths))
+    hidden = read_sizes(state, 'stages.{}.blocks.0.mlp.fc1.weight', len(depths))
+    arch = dict(
+        embed_dims=dims,
+        num_heads=tuple(math.gcd(dim, 2 ** (i + 1)) for i, dim in enumerate(dims)),
+        depths=depths,
+        mlp_ratios=find_ratios(hidden, dims),
+    )
+    if any(key.startswith('teacher.') for key in state):
+        arch['teacher_depths'] = tuple(count_modules(state, f'teacher.blocks.{i}') for i in stages)
+        clusters = read_sizes(state, 'teacher.assigns.{}.weight', len(depths))
+    else:
+        assign = 'stages.{}.blocks.0.attn.clustering.assign.weight'
+        clusters = tuple(len(state.get(assign.format(i), ())) for i in stages)
+    first = 'stages.0.blocks.0.'
+    after = f'{first}norm1_after.weight' in state
+    options = dict(
+        arch=arch,
+        in_channels=state['stages.0.downsample.proj.0.weight'].shape[1],
+        clusters=clusters,
+        clustering_interval=find_intervals(state, depths),
+        cluster_norm=any('.cluster_norm.' in key for key in state) or not any(clusters),
+        cluster_pos_embed=any('.cluster_pos_embed' in key for key in state),
+        mlp_dwconv=f'{first}mlp.dwconv.weight' in state,
+        post_norm=after and f'{first}norm1.weight' not in state,
+        sub_ln=after and f'{first}norm1.weight' in state,
+        layer_scale=1e-6 if f'{first}scale1.weight' in state else None,
+        pos_embed='stages.0.pos_embed' in state,
+    )
+    if any(clusters) and 'teacher_depths' not in arch:
+        options['clustering'] = find_clustering(state)
+        kernel = 'stages.{}.blocks.0.attn.clustering.dwconv.weight'
+        kernels = [
+            state[kernel.format(i)].shape[-1] if kernel.format(i) in state else 7 for i in stages
+        ]
+        options['clustering_kernel_size'] = tuple(kernels)
+    if options['pos_embed']:
+        options['img_size'] = 4 * math.isqrt(state['stages.0.pos_embed'].shape[1])
+    return {
+        key: value[0] if key.startswith('clustering_') and len(set(value)) == 1 else value
+        for key, value in options.items()
+    }
+
+
+def find_intervals(state: State, depths: Sequence[int]) -> tuple[int, ...]:
+    """Blocks from one clustering to the next, per stage; 0 for one clustering alone."""
+    found = []
+    for i in range(len(depths)):
+        pattern = rf'stages\.{i}\.blocks\.(\d+)\.attn\.clustering\.assign\.weight'
+        matches = [re.fullmatch(pattern, key) for key in state]
+        where = sorted(int(match[1]) for match in matches if match)
+        found.append(where[1] if len(where) > 1 else 0)
+    longest = max(found)  # stages that are too short for it cluster once in any case
+    return tuple(longest if depth <= longest else own for own, depth in zip(found, depths))
 
 
 def reshape(state: State, back: bool) -> State:
@@ -204,6 +266,8 @@ FAMILY = Family(
         'paca_base_teacher': Variant('paca_b_teacher_in1k', 0.9),
     },
     naming=Naming(r'(stage|paca_teacher\.block)\d\.', published_names, reshape),
+    read_options=read_options,
+    untold=('num_heads', 'mlp_shortcut', 'layer_scale', 'mask_padding'),
     head_naming=(Naming(r'q\.0\.conv\.', head_names, reshape_head),),
     watches=(
         Watch('clusters', 'mmdense.PaCaViT', r'blocks\.\d+\.attn$', show_clusters),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -69,8 +71,10 @@ class Conversion(NamedTuple):
     """What a published state dict is, and what it became."""
 
     state_dict: State
-    variant: Candidate
-    reshaped: list[str]  # tensors of another shape than the variant's (numbers of clusters)
+    family: Family
+    backbone: dict  # as a config names it
+    config: str | None  # of the published variant; None for a network that nobody published
+    reshaped: list[str]  # tensors of another shape than that config's (numbers of clusters)
 
 
 def pick_weights(checkpoint: Mapping, ema: bool = False) -> State:
@@ -105,6 +109,23 @@ def has_averaged_weights(checkpoint: Mapping) -> bool:
     return any(entry in checkpoint for entry in (*EMA_ENTRIES, 'ema_state_dict'))
 
 
+def split_prefix(state: State) -> tuple[State, State]:
+    """The backbone's tensors by its own names, and those of the rest of a detector or segmentor."""
+    prefix = 'backbone.'
+    if not any(key.startswith(prefix) for key in state):
+        return state, {}
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return inside, {k: v for k, v in state.items() if not k.startswith(prefix)}
+
+
+def rename(family: Family, inside: State, outside: State) -> tuple[State, State]:
+    """A state dict of a family in this project's names: the backbone alone, and the whole."""
+    renamed = family.naming.convert(inside)
+    backbone = {k: v for k, v in renamed.items() if not k.startswith('head.')}
+    whole = {k if k.startswith('head.') else f'backbone.{k}': v for k, v in renamed.items()}
+    return backbone, whole | convert_head(outside)
+
+
 def convert(state: State) -> Conversion:
     """Find out what a published state dict is, and rename it.
 
@@ -113,32 +134,92 @@ def convert(state: State) -> Conversion:
             start with ``backbone.``.
 
     Returns:
-        With the names of mmpretrain's ``ImageClassifier``, or of the detector or segmentor.
+        With the names of mmpretrain's ``ImageClassifier``, or of the detector or segmentor. A
+        network that was not published, but that the authors' code can build, has no config.
 
     Raises:
-        UserError: When no published variant has these tensors; says which is the nearest.
+        UserError: When no network of a family has these tensors; says which variant is the nearest.
     """
-    dense = any(key.startswith('backbone.') for key in state)
-    prefix = 'backbone.' if dense else ''
-    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    outside = {k: v for k, v in state.items() if not k.startswith(prefix)}
+    inside, outside = split_prefix(state)
+    dense = inside is not state
+    families = [f for f in FAMILIES if f.naming.owns(inside)] or FAMILIES
+    renamed = [(family, *rename(family, inside, outside)) for family in families]
+    nearest = [
+        (*nearest_variant(family, own, dense), family, own, whole) for family, own, whole in renamed
+    ]
+    rank, variant, family, own, whole = min(nearest, key=lambda n: n[0])
+    if not rank[0]:
+        reshaped = variant.mismatch(own, dense=False)['of another shape']
+        return Conversion(whole, family, variant.backbone, variant.config, reshaped)
+    for family, backbone, whole in renamed:
+        options = find_options(family, backbone)
+        if options is not None:
+            return Conversion(whole, family, options, None, [])
+    problem = describe_mismatch(variant.mismatch(own, dense), len(variant.tensors))
+    raise UserError(
+        f'the tensors are of no published variant; nearest is {variant.config}: {problem}'
+    )
 
-    candidates = []
-    for family in [f for f in FAMILIES if f.naming.owns(inside)] or FAMILIES:
-        converted = family.naming.convert(inside)
-        backbone = {k: v for k, v in converted.items() if not k.startswith('head.')}
-        candidates.append((*nearest_variant(family, backbone, dense), converted))
-    rank, variant, converted = min(candidates, key=lambda c: c[0])
-    backbone = {k: v for k, v in converted.items() if not k.startswith('head.')}
-    reshaped = variant.mismatch(backbone, dense=False)['of another shape']
-    if rank[0]:
-        differs = variant.mismatch(backbone, dense)
-        problem = describe_mismatch(differs, len(variant.tensors))
-        raise UserError(
-            f'the tensors are of no published variant; nearest is {variant.config}: {problem}'
-        )
-    result = {k if k.startswith('head.') else f'backbone.{k}': v for k, v in converted.items()}
-    return Conversion(result | convert_head(outside), variant, reshaped)
+
+def find_options(family: Family, backbone: State) -> dict | None:
+    """The config of the network of a family that has these tensors; None when none has.
+
+    Args:
+        family: Whose code may build it.
+        backbone: Tensors in this project's names.
+    """
+    try:
+        options = dict(type=family.type, **simplify(family, family.read_options(backbone)))
+        with torch.device('meta'):
+            model = MODELS.build(options)
+    except (ArithmeticError, LookupError, ValueError):  # a size that is missing, or odd
+        return None
+    own = model.state_dict()
+    exempt = find_exempt(own, backbone, None, model.may_be_absent)
+    own, found = ({k: v for k, v in s.items() if k not in exempt} for s in (own, backbone))
+    return None if any(find_mismatch(own, found).values()) else options
+
+
+def simplify(family: Family, options: dict) -> dict:
+    """Options without those that are the backbone's defaults; a published arch by its name."""
+    parameters = inspect.signature(family.backbone).parameters
+    shown = {k: v for k, v in options.items() if v != parameters[k].default}
+    for name, row in family.backbone.arch_zoo.items():
+        if shown.get('arch') == row:
+            shown['arch'] = name
+    return shown
+
+
+def adopt(content: dict, shown: str) -> dict:
+    """A checkpoint in this project's names, when its tensors are what a family's authors save.
+
+    Args:
+        content: A checkpoint; any other one is handed back as it is.
+        shown: What the file is called, for the log.
+    """
+    try:
+        inside, outside = split_prefix(pick_weights(content))
+    except UserError:  # it has none
+        return content
+    for family in FAMILIES:
+        if not family.naming.owns(inside):
+            continue
+        try:
+            backbone, whole = rename(family, inside, outside)
+        except UserError:
+            continue
+        if find_options(family, backbone) is None:
+            continue
+        hint = ''
+        if has_averaged_weights(content):
+            hint = '; it also has averaged weights, which tools/convert_checkpoint.py --ema takes'
+        name = family.backbone.__name__
+        print_log(f'{shown} is as the authors of {name} save it: converted{hint}', 'current')
+        entries = {*RAW_ENTRIES, *EMA_ENTRIES}
+        is_bare = not any(isinstance(content.get(entry), Mapping) for entry in entries)
+        rest = {} if is_bare else {k: v for k, v in content.items() if k not in entries}
+        return dict(rest, state_dict=whole)
+    return content
 
 
 def identify(state: State) -> str | None:

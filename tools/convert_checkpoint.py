@@ -4,8 +4,9 @@ python tools/convert_checkpoint.py IMNET_224_pacavit_small_p2cconv_100_0.pth \
     checkpoints/paca_s_in1k.pth
 
 Reads what the authors of PaCa-ViT, GroupMixFormer, FCViT and MSF published: classifiers, and
-detectors and segmentors with these backbones. Finds out which variant a file holds, or says which
-comes nearest and what differs.
+detectors and segmentors with these backbones, also by name (``mmdense://paca_s_in1k``). Finds out
+which variant a file holds, or prints the config of a network that was not published; where no
+family has such a network, says which variant comes nearest and what differs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Convert a published checkpoint to mmdense's names"
     )
-    parser.add_argument('src', metavar='IN', help='the published file (.pth, .pt, .safetensors)')
+    parser.add_argument(
+        'src',
+        metavar='IN',
+        help='the published file (.pth, .pt, .safetensors), its address or its name',
+    )
     parser.add_argument('dst', metavar='OUT', help='the file to write')
     parser.add_argument(
         '--ema', action='store_true', help='take the averaged weights of a file that has both'
@@ -40,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 def describe(conversion: Conversion) -> str:
     """What was found, for the user: lines of text."""
-    backbone = dict(conversion.variant.backbone)
+    backbone = dict(conversion.backbone)
     name = backbone.pop('type').removeprefix('mmdense.')
     shown = {k: v for k, v in backbone.items() if k not in ('out_indices', 'drop_path_rate')}
     lines = [f'{name}({", ".join(f"{k}={v!r}" for k, v in shown.items())})']
@@ -52,8 +57,20 @@ def describe(conversion: Conversion) -> str:
         lines.append(f'with {", ".join(sorted(others))}')
     if conversion.reshaped:
         lines.append(f'where the config has another shape: {", ".join(conversion.reshaped)}')
-    lines.append(f'config of the backbone: {conversion.variant.config}')
+    if conversion.config:
+        lines.append(f'config of the backbone: {conversion.config}')
+    else:
+        lines += ['of no published variant; in a config:', write_config(conversion.backbone)]
+        untold = conversion.family.untold
+        if untold:
+            lines.append(f'not to be seen in the tensors, so look them up: {", ".join(untold)}')
     return '\n'.join(lines)
+
+
+def write_config(backbone: dict) -> str:
+    """The lines of a config that builds a backbone."""
+    options = ''.join(f'        {key}={value!r},\n' for key, value in backbone.items())
+    return f'model = dict(\n    backbone=dict(\n{options}    ),\n)'
 
 
 def main() -> None:
@@ -63,7 +80,7 @@ def main() -> None:
         raise UserError(f"'{dst}' is a folder; name the file to write")
     if dst.exists() and Path(args.src).exists() and dst.samefile(args.src):
         raise UserError(f"'{dst}' is the published file itself; choose another name")
-    checkpoint = load_file(args.src)
+    checkpoint = load_file(args.src, as_published=True)
     try:
         conversion = convert(pick_weights(checkpoint, ema=args.ema))
     except UserError as error:

@@ -82,7 +82,7 @@ def variant(request, golden):
     ref = golden(request.param)
     published = ref.state(torch.float32)
     conversion = convert(published)
-    assert conversion.variant.config == f'configs/{VARIANTS[request.param]}'
+    assert conversion.config == f'configs/{VARIANTS[request.param]}'
     cfg = Config.fromfile(CONFIGS / VARIANTS[request.param])
     return Variant(ref, cfg, published, conversion.state_dict)
 
@@ -134,7 +134,7 @@ def dense(request, variant):
     conversion = convert({f'backbone.{key}': value for key, value in published.items()})
     converted = conversion.state_dict
     if 'same_network_as' not in spec and form == 'feature':
-        assert conversion.variant.config == f'configs/{VARIANTS[ref.manifest["name"]]}'
+        assert conversion.config == f'configs/{VARIANTS[ref.manifest["name"]]}'
     converted = {k.removeprefix('backbone.'): v for k, v in converted.items()}
     model.load_state_dict(converted, strict=True)
     return form, model

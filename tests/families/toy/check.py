@@ -39,7 +39,7 @@ def test_everything_finds_it(tmp_path):
     published = restore(model.state_dict(), family)
     assert 'body2.1.conv.weight' in published and 'classifier.bias' in published
     conversion = convert(published)
-    assert conversion.variant.config == 'configs/toy/toy_n_in1k.py'
+    assert conversion.config == 'configs/toy/toy_n_in1k.py'
     assert identify(model.backbone.state_dict()) == 'toy_n_in1k'
     path = str(tmp_path / 'toy.pth')
     torch.save(dict(state_dict=conversion.state_dict), path)

@@ -12,6 +12,7 @@ from ..backbones.layers import run_block
 from ..registry import MODELS
 from .family import Family, Published, Totals, Variant
 from .naming import Names, Naming, State
+from .shapes import count_blocks, read_sizes
 from .views import Calls, Query, View, Watch, place, pyramid_features, stride_of
 
 
@@ -84,6 +85,12 @@ def published_names(state: State) -> Names:
     ]
 
 
+def read_options(state: State) -> dict:
+    depths = count_blocks(state)
+    dims = read_sizes(state, 'stages.{}.downsample.weight', len(depths))
+    return dict(arch=dict(embed_dims=dims, depths=depths))
+
+
 def show_residuals(backbone: Toy, calls: Calls, query: Query) -> Iterator[View]:
     for name, call in calls.items():
         change = (call.out - call.args[0]).norm(dim=1)
@@ -99,6 +106,7 @@ FAMILY = Family(
     backbone=Toy,
     variants={'toy_nano': Variant('toy_n_in1k', 0.9)},
     naming=Naming(r'body\d\.', published_names),
+    read_options=read_options,
     watches=(
         Watch('residuals', 'mmdense.Toy', r'blocks\.\d+$', show_residuals),
         Watch('features', 'mmdense.Toy', r'^stages\.\d+$', pyramid_features),
