@@ -15,6 +15,7 @@ compat.apply()
 if __name__ == 'mmdense':  # pytest imports this file once more, as a package named like its folder
     files.replace_local_backend()
     from . import timm_models  # noqa: F401  (imports the toolboxes, so it comes after their mending)
-    from .serialization import doors
+    from .serialization import doors, hubs
 
     doors.install()
+    hubs.install()

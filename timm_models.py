@@ -1,9 +1,9 @@
 """The same backbones behind ``timm.create_model``: ``paca_small``, ``fcvit_b12``, ...
 
 ``import mmdense`` registers the names. A model is the one of its ``configs/*/*_in1k.py``: the
-classifier has the names of mmpretrain's, so a converted checkpoint fits both.
+classifier has the names of mmpretrain's, so a checkpoint fits both.
 
-    timm.create_model('paca_small', checkpoint_path='checkpoints/paca_s_in1k.pth')
+    timm.create_model('paca_small', pretrained=True)
     timm.create_model('paca_small', features_only=True, out_indices=(1, 2, 3))
 """
 
@@ -15,13 +15,16 @@ from mmengine.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import load_pretrained as timm_load_pretrained
 from timm.models._features import FeatureInfo
 from torch import Tensor, nn
 
 from .families import FAMILIES
 from .families.family import Family, Variant
+from .serialization.checkpoint import get_state_dict, load_file
 from .serialization.conversion import load_variant
-from .serialization.loading import load_pretrained
+from .serialization.loading import check_numbers, load_pretrained
+from .serialization.published import SCHEME
 
 VARIANTS: dict[str, tuple[Family, Variant]] = {
     name: (family, variant) for family in FAMILIES for name, variant in family.variants.items()
@@ -149,14 +152,10 @@ def create(
     """What timm calls for a registered name.
 
     Raises:
-        RuntimeError: For ``pretrained=True`` without a file: the authors' are to be converted.
+        UserError: For ``pretrained=True`` when the authors' file cannot be had, or does not fit.
     """
-    file = (pretrained_cfg_overlay or {}).get('file')
-    if pretrained and not file:
-        raise RuntimeError(
-            f'{name} has no weights to download; convert the published file with '
-            "tools/convert_checkpoint.py and pass pretrained_cfg_overlay=dict(file='...')"
-        )
+    default = f'{SCHEME}{VARIANTS[name][1].config}'
+    file = (pretrained_cfg_overlay or {}).get('file') or default
     if features_only:
         for unused in ('num_classes', 'global_pool', 'drop_rate', 'cache_dir', 'feature_cls'):
             kwargs.pop(unused, None)
@@ -165,15 +164,21 @@ def create(
         if pretrained:
             load_pretrained(model.backbone, file, prefix='backbone.')
         return model
-    return build_model_with_cfg(
+    model = build_model_with_cfg(
         TimmClassifier,
         name,
-        pretrained,
+        False,
         pretrained_cfg=pretrained_cfg,
         pretrained_cfg_overlay=pretrained_cfg_overlay,
         config=name,
         **kwargs,
     )
+    if pretrained:  # timm leaves a classifier of other classes out
+        state = get_state_dict(load_file(file))
+        check_numbers(state, file)
+        source = dict(model.pretrained_cfg, state_dict=state)
+        timm_load_pretrained(model, source, model.num_classes, kwargs.get('in_chans', 3))
+    return model
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import replacing
+from .conversion import adopt
 from .download import fetch
 from .integrity import find_damage, has_checksums
+from .published import SCHEME, find_published
 from .rebuilding import RECIPES, rebuild
 from .screening import screen, starts_as_zip
 
@@ -34,15 +36,21 @@ CONFIG_TEXTS = ('cfg', 'config')
 
 
 def load_file(
-    path: str | Path | io.BytesIO, lazily: bool = False, map_location: object = 'cpu'
+    path: str | Path | io.BytesIO,
+    lazily: bool = False,
+    map_location: object = 'cpu',
+    as_published: bool = False,
 ) -> dict:
-    """Read a checkpoint file (.pth, .pt or .safetensors) or URL without executing anything in it.
+    """Read a checkpoint (.pth, .pt or .safetensors) without executing anything in it.
 
     Args:
-        path: The file or URL, or the bytes of a file.
+        path: A file, a URL, the name of a published one (``mmdense://paca_s_in1k``, see
+            :mod:`mmdense.serialization.published`), or the bytes of a file.
         lazily: Leave the numbers of a local .pth file on the disk until they are used: for a look
             at names and shapes, not for what outlives the file. Its checksums are not looked at.
         map_location: Where tensors go, as of ``torch.load``; of .safetensors only a device.
+        as_published: Leave the names of tensors that a family's authors saved; else they become
+            this project's, and the log says so.
 
     Returns:
         What the file holds; for safetensors a dict of tensors, or when the file names its classes
@@ -55,7 +63,8 @@ def load_file(
     source = path if isinstance(path, io.BytesIO) else find_file(path)
     try:
         if isinstance(source, str) and source.endswith('.safetensors'):
-            return check_content(load_safetensors(source, map_location))
+            content = check_content(load_safetensors(source, map_location))
+            return content if as_published else adopt(content, shown)
         if isinstance(source, str) and not starts_as_zip(source):
             source = io.BytesIO(Path(source).read_bytes())  # of these, torch looks for no tar file
         screen(source)
@@ -64,7 +73,8 @@ def load_file(
         mmap = lazily and isinstance(source, str)
         with torch.serialization.safe_globals(RECIPES):
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
-        return check_content(rebuild(content))
+        content = check_content(rebuild(content))
+        return content if as_published else adopt(content, shown)
     except Exception as error:
         # PyTorch explains weights_only at length first, then says what it met.
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
@@ -73,7 +83,7 @@ def load_file(
 
 
 def find_file(path: str | Path) -> str:
-    """The local file of a path or address.
+    """The local file of a path, an address, or the name of a published one.
 
     Raises:
         UserError: When there is none.
@@ -81,8 +91,12 @@ def find_file(path: str | Path) -> str:
     path = os.path.expanduser(path)
     if path.startswith(('http://', 'https://')):
         return str(fetch(path))
+    if path.startswith(SCHEME):
+        return str(find_published(path.removeprefix(SCHEME)))
     if '://' in path:
-        raise UserError(f"checkpoint '{path}': only files and http(s) addresses are read")
+        raise UserError(
+            f"checkpoint '{path}': only files, http(s) addresses and {SCHEME} names are read"
+        )
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):

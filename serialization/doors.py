@@ -23,13 +23,15 @@ from torch import nn
 from ..errors import UserError, last_line
 from .checkpoint import load_file
 from .loading import check_numbers
+from .published import SCHEME
 
+SCHEMES = ('', 'http://', 'https://', SCHEME)
 ALLOW_PICKLE = 'MMDENSE_ALLOW_PICKLE'
 
 
 def install() -> None:
     """Put the safe readers in the places of mmengine's; again changes nothing."""
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'), load_from_mmdense, force=True)
+    CheckpointLoader.register_scheme(SCHEMES, load_from_mmdense, force=True)
     for name in ('load_from_local', 'load_from_http', '_safe_torch_load', 'load_url'):
         setattr(checkpoint, name, load_from_mmdense)  # what its readers of other schemes call
     register_handler(['pkl', 'pickle'])(GuardedPickleHandler)

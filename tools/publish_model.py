@@ -15,7 +15,7 @@ from pathlib import Path
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.errors import UserError
-from mmdense.serialization.checkpoint import load_file, save_weights
+from mmdense.serialization.checkpoint import find_file, load_file, save_weights
 from mmdense.serialization.conversion import pick_weights
 from mmdense.serialization.loading import check_numbers
 
@@ -24,7 +24,7 @@ SUFFIXES = ('.pth', '.safetensors')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Publish the weights of a training checkpoint')
-    parser.add_argument('src', metavar='IN', type=Path, help='checkpoint file')
+    parser.add_argument('src', metavar='IN', help='checkpoint file')
     parser.add_argument(
         'dst', metavar='OUT', type=Path, help=f'the file to write ({", ".join(SUFFIXES)})'
     )
@@ -45,7 +45,7 @@ def main() -> None:
     except UserError as error:
         raise UserError(f"'{args.src}': {error}") from error
     check_numbers(state, args.src)
-    before = megabytes(args.src)
+    before = megabytes(Path(find_file(args.src)))
     path = save_weights(state, checkpoint.get('meta'), args.dst, add_hash=True)
     print(f"{len(state)} tensors, {before} -> {megabytes(path)}, written to '{path}'")
 

@@ -2,4 +2,4 @@
 bash tools/dist_train.sh configs/fcvit/mask_rcnn_fcvit_b24_1x.py 8"""
 
 _base_ = 'mask_rcnn_fcvit_b12_1x.py'
-model = dict(backbone=dict(arch='b24', init_cfg=dict(checkpoint='checkpoints/fcvit_b24_in1k.pth')))
+model = dict(backbone=dict(arch='b24', init_cfg=dict(checkpoint='mmdense://fcvit_b24_in1k')))

@@ -8,7 +8,7 @@ model = dict(
         arch='b12',
         layer_scale=1e-6,
         out_indices=(1, 2, 3),
-        init_cfg=dict(checkpoint='checkpoints/fcvit_b12_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://fcvit_b12_in1k'),
     ),
     neck=dict(in_channels=[128, 320, 512]),
 )

@@ -7,7 +7,7 @@ model = dict(
         type='mmdense.GroupMixFormer',
         arch='small',
         drop_path_rate=0.2,
-        init_cfg=dict(checkpoint='checkpoints/groupmixformer_s_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://groupmixformer_s_in1k'),
     ),
     decode_head=dict(in_channels=[80, 160, 320, 320]),
 )

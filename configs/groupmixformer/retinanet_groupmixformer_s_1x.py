@@ -8,7 +8,7 @@ model = dict(
         arch='small',
         drop_path_rate=0.2,
         out_indices=(1, 2, 3),
-        init_cfg=dict(checkpoint='checkpoints/groupmixformer_s_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://groupmixformer_s_in1k'),
     ),
     neck=dict(in_channels=[160, 320, 320]),
 )

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         arch='base',
         drop_path_rate=0.5,
-        init_cfg=dict(checkpoint='checkpoints/groupmixformer_b_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://groupmixformer_b_in1k'),
     ),
     decode_head=dict(in_channels=[200, 240, 320, 480]),
 )

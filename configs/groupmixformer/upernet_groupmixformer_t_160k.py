@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         arch='tiny',
         drop_path_rate=0.1,
-        init_cfg=dict(checkpoint='checkpoints/groupmixformer_t_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://groupmixformer_t_in1k'),
     ),
     decode_head=dict(in_channels=[80, 160, 200, 240]),
     auxiliary_head=dict(in_channels=200),

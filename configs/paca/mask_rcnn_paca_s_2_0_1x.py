@@ -3,7 +3,5 @@ bash tools/dist_train.sh configs/paca/mask_rcnn_paca_s_2_0_1x.py 8"""
 
 _base_ = 'mask_rcnn_paca_s_1x.py'
 model = dict(
-    backbone=dict(
-        clusters=(2, 2, 2, 0), init_cfg=dict(checkpoint='checkpoints/paca_s_2_0_in1k.pth')
-    )
+    backbone=dict(clusters=(2, 2, 2, 0), init_cfg=dict(checkpoint='mmdense://paca_s_2_0_in1k'))
 )

@@ -2,6 +2,4 @@
 bash tools/dist_train.sh configs/paca/mask_rcnn_paca_s_mlp_1x.py 8"""
 
 _base_ = 'mask_rcnn_paca_s_1x.py'
-model = dict(
-    backbone=dict(clustering='mlp', init_cfg=dict(checkpoint='checkpoints/paca_s_mlp_in1k.pth'))
-)
+model = dict(backbone=dict(clustering='mlp', init_cfg=dict(checkpoint='mmdense://paca_s_mlp_in1k')))

@@ -4,7 +4,7 @@ bash tools/dist_train.sh configs/paca/paca_head_paca_b_160k.py 8"""
 _base_ = 'paca_head_paca_s_160k.py'
 model = dict(
     backbone=dict(
-        arch='base', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/paca_b_in1k.pth')
+        arch='base', drop_path_rate=0.5, init_cfg=dict(checkpoint='mmdense://paca_b_in1k')
     ),
     decode_head=dict(in_channels=[96, 192, 384, 512]),
 )

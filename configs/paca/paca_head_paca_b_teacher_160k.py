@@ -6,6 +6,6 @@ model = dict(
     backbone=dict(
         arch='base_teacher',
         clusters=(200, 200, 200, 200),
-        init_cfg=dict(checkpoint='checkpoints/paca_b_teacher_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://paca_b_teacher_in1k'),
     )
 )

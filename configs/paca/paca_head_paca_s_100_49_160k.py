@@ -5,6 +5,6 @@ _base_ = 'paca_head_paca_s_160k.py'
 model = dict(
     backbone=dict(
         clusters=(200, 200, 200, 200),
-        init_cfg=dict(checkpoint='checkpoints/paca_s_100_49_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://paca_s_100_49_in1k'),
     )
 )

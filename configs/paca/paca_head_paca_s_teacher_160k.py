@@ -6,6 +6,6 @@ model = dict(
     backbone=dict(
         arch='small_teacher',
         clusters=(200, 200, 200, 200),
-        init_cfg=dict(checkpoint='checkpoints/paca_s_teacher_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://paca_s_teacher_in1k'),
     )
 )

@@ -8,7 +8,7 @@ model = dict(
         arch='small',
         drop_path_rate=0.1,
         clusters=(200, 200, 200, 0),
-        init_cfg=dict(checkpoint='checkpoints/paca_s_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://paca_s_in1k'),
     ),
     neck=dict(in_channels=[96, 192, 320, 384]),
 )

@@ -6,7 +6,7 @@ model = dict(
         type='mmdense.FCViT',
         arch='b12',
         layer_scale=1e-6,
-        init_cfg=dict(checkpoint='checkpoints/fcvit_b12_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://fcvit_b12_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 320, 512]),
 )

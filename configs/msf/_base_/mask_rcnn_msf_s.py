@@ -6,7 +6,7 @@ model = dict(
         type='mmdense.MSFViT',
         arch='small',
         out_indices=(2, 5, 8, 11),
-        init_cfg=dict(checkpoint='checkpoints/msf_s_in1k.pth'),
+        init_cfg=dict(checkpoint='mmdense://msf_s_in1k'),
     ),
     neck=[
         dict(type='mmseg.Feature2Pyramid', embed_dim=384, norm_cfg=dict(type='BN')),
