@@ -55,7 +55,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
-    package_dir={'mmdense': '.'},
+    package_dir={'mmdense': '.', '': 'tools'},  # '': where the command's module is
+    py_modules=['mmdense_cli'],
+    entry_points={'console_scripts': ['mmdense = mmdense_cli:main']},
     packages=[
         'mmdense',
         'mmdense.backbones',
@@ -80,6 +82,7 @@ setup(
         'timm>=1.0.21,<1.1',
         'numpy>=2,<2.3',
         'imaug>=0.4.3',
+        'filelock>=3.12',
     ],
     extras_require={
         'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from ..errors import UserError, last_line
+from ..files import config_root
 from .config_words import check_option_words
 
 
@@ -32,22 +35,53 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_config(path: str, options: dict | None = None) -> Config:
-    """A config file with overrides.
+def list_configs() -> dict[str, Path]:
+    """This package's configs by name, ``paca/mask_rcnn_paca_s_1x``."""
+    files = sorted(config_root().glob('[!_]*/*.py'))
+    return {f'{file.parent.name}/{file.stem}': file for file in files}
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or a name with or without its folder and suffix.
 
     Raises:
-        UserError: When the file is missing or is not a config, or the overrides do not fit or start
-            with a word that nothing reads.
+        UserError: When there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = list_configs()
+    key = name.removeprefix('./').removeprefix('configs/').removesuffix('.py')
+    found = [file for full, file in known.items() if key in (full, file.stem)]
+    if found:
+        return found[0]
+    short = [full.rpartition('/')[2] for full in known]
+    near = difflib.get_close_matches(key.rpartition('/')[2], short, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else 'configs/ holds those of mmdense'
+    raise UserError(f"config '{name}' does not exist; {hint}")
+
+
+def read_config(path: str, options: dict | None = None) -> Config:
+    """A config with overrides; modules that lie beside it can be imported from then on.
+
+    Args:
+        path: A file, or the name of one of this package's configs.
+        options: Settings that replace the file's.
+
+    Raises:
+        UserError: When there is no such config or it cannot be read, or the overrides do not fit
+            or start with a word that nothing reads.
     """
     if '::' in path:
         raise UserError(
             f"config '{path}': names with :: are for _base_ in a config; name a file, for example "
             'one of configs/'
         )
-    if not Path(path).is_file():
-        raise UserError(f"config '{path}' does not exist; configs/ holds those of mmdense")
+    file = find_config(path)
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
     except Exception as error:  # it is Python, and whatever goes wrong in it is in the file
         raise UserError(f"config '{path}' cannot be read: {last_line(error)}") from error
     check_option_words(cfg, options or {})

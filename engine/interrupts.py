@@ -22,7 +22,9 @@ from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..errors import UserError
 from ..registry import HOOKS
+from .config import find_config
 from .saving import CheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
@@ -194,12 +196,23 @@ def find_command(argv: list[str], environ: dict[str, str]) -> str:
         del arguments[i : i + 1 + has_value]
     arguments = [a for a in arguments if not a.startswith('--resume=')] + ['--resume']
     processes = environ.get('LOCAL_WORLD_SIZE')
-    config = next((a for a in arguments if a.endswith('.py')), None)
+    config = next((a for a in arguments if is_config(a)), None)
     if processes is None or config is None:
-        return shlex.join(['python', tool, *arguments])
+        start = tool.split() if tool.startswith('mmdense ') else ['python', tool]
+        return shlex.join([*start, *arguments])
     arguments.remove(config)
     if '--launcher' in arguments:
         i = arguments.index('--launcher')
         del arguments[i : i + 2]
     script = str(Path(tool).with_name('dist_train.sh'))
     return shlex.join(['bash', script, config, processes, *arguments])
+
+
+def is_config(argument: str) -> bool:
+    """Whether an argument of a command line is a config, by file or by name."""
+    if argument.endswith('.py'):
+        return True
+    try:
+        return bool(find_config(argument))
+    except UserError:
+        return False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from ..engine.toolboxes import NUM_MASKS, NUM_PROPOSALS
 from .flops import Complexity
+from .model_zoo import get_shape, metafiles
 
 COUNTER = 'torch.utils.flop_counter (convolutions, linear layers, matrix products)'
 
@@ -48,3 +51,27 @@ def print_table(found: Complexity, detector: bool, by_module: bool, original: bo
     if original:
         params, flops = found.original
         console.print(f"as the backbone's authors count: {params:.2f} M, {flops:.2f} G")
+
+
+def print_configs(as_json: bool) -> None:
+    """Every config of this package, as it was counted for its metafile (``make zoo``)."""
+    rows = [
+        dict(
+            config=str(Path(model['Config']).relative_to('configs').with_suffix('')),
+            shape=get_shape(model),
+            params=model['Metadata']['Parameters'],
+            macs=model['Metadata']['FLOPs'],
+        )
+        for path in metafiles()
+        for model in yaml.safe_load(path.read_text())['Models']
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table('config', 'image', 'parameters', 'MACs', box=None)
+    for row in rows:
+        height, width = row['shape']
+        size = f'{height} x {width}'
+        params, macs = f'{row["params"] / 1e6:.3f} M', f'{row["macs"] / 1e9:.3f} G'
+        table.add_row(row['config'], size, params, macs)
+    Console(width=100).print(table)

@@ -72,3 +72,28 @@ def test_model_index_leads_to_every_config(wheel, tmp_path):
     models = [m for f in index['Import'] for m in yaml.safe_load((root / f).read_text())['Models']]
     assert len(models) == len({m['Name'] for m in models}) > 80
     assert all((root / model['Config']).is_file() for model in models)
+
+
+def test_the_command_works_in_an_empty_folder(wheel, tmp_path):
+    """Configs by name, and a tool's answer to a mistake."""
+    site, place = tmp_path / 'site', tmp_path / 'empty'
+    place.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    (info,) = site.glob('mmdense-*.dist-info')
+    assert 'mmdense = mmdense_cli:main' in (info / 'entry_points.txt').read_text()
+
+    def run(*args: str) -> subprocess.CompletedProcess:
+        program = 'import sys; from mmdense_cli import main; sys.exit(main())'
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', program, *args],
+            cwd=place,
+            env={**os.environ, 'PYTHONPATH': str(site)},
+            capture_output=True,
+            text=True,
+        )
+
+    assert 'Evaluate a classifier' in run('--help').stdout
+    assert 'paca/mask_rcnn_paca_s_1x' in run('flops').stdout
+    done = run('train', 'digits/paca_digits', '--dry-run')
+    assert done.returncode == 1 and 'does not exist' in done.stderr.splitlines()[-1], done.stderr
+    assert list(place.iterdir()) == []

@@ -1,10 +1,12 @@
 """Count a config's parameters, multiply-accumulates (MACs) and activations.
 
+python tools/get_flops.py
 python tools/get_flops.py configs/paca/mask_rcnn_paca_s_1x.py
 python tools/get_flops.py configs/fcvit/fcvit_b12_in1k.py --shape 384 --by-module
 python tools/get_flops.py configs/paca/upernet_paca_s_160k.py --json
 
-Needs no weights and no data. A MAC is one multiplication and one addition: what papers call a FLOP.
+Without a config it prints all of this package. Needs no weights and no data. A MAC is one
+multiplication and one addition: what papers call a FLOP.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.flops import measure
-from mmdense.inference.flops_report import as_json, print_table
+from mmdense.inference.flops_report import as_json, print_configs, print_table
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Count parameters, MACs and activations')
-    parser.add_argument('config', help='config file path')
+    parser.add_argument('config', nargs='?', help='config file path; by default all of mmdense')
     parser.add_argument(
         '--shape',
         type=int,
@@ -64,6 +66,9 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
 
 def main() -> None:
     args = parse_args()
+    if args.config is None:
+        print_configs(args.json)
+        return
     MMLogger.get_current_instance().setLevel('ERROR')  # it writes to where the object is printed
     cfg, shape = load(args)
     try:

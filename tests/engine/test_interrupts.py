@@ -439,3 +439,11 @@ class TestLauncher:
         assert process.wait(200) == 0, (tmp_path / 'log').read_text()[-3000:]
         assert 'resuming from' in (tmp_path / 'log').read_text()
         assert (tmp_path / 'run' / 'iter_6.pth').is_file()
+
+
+def test_the_command_that_continues_a_config_by_name():
+    argv = ['mmdense train', 'paca/mask_rcnn_paca_s_1x', '--amp']
+    assert find_command(argv, {}) == 'mmdense train paca/mask_rcnn_paca_s_1x --amp --resume'
+    argv = ['t/train.py', '--amp', 'mask_rcnn_paca_s_1x', '--launcher', 'pytorch']
+    command = 'bash t/dist_train.sh mask_rcnn_paca_s_1x 2 --amp --resume'
+    assert find_command(argv, {'LOCAL_WORLD_SIZE': '2'}) == command
