@@ -33,8 +33,9 @@ if [ ! -f "$venv/.ready-$hash" ]; then
     "${pip[@]}" --force-reinstall "$(grep '^opencv-python-headless==' "$root/requirements.txt")"
     touch "$venv/.ready-$hash"
 fi
-if [ "$(cat "$venv/.checkout" 2>/dev/null)" != "$root" ] || [ ! -d "$root/.mim" ]; then
+installed="$root $(sha256sum < "$root/setup.py" | cut -c1-16)"
+if [ "$(cat "$venv/.checkout" 2>/dev/null)" != "$installed" ] || [ ! -d "$root/.mim" ]; then
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
         --no-deps --no-build-isolation --editable "$root"
-    echo "$root" > "$venv/.checkout"
+    echo "$installed" > "$venv/.checkout"
 fi
