@@ -118,7 +118,6 @@ def explain(row: Published, folder: Path) -> str:
             f"the checkpoint as '{target}'"
         )
     return (
-        f'its authors ({row.source}) published no weights of it: train it, for example by bash '
-        f'tools/dist_train.sh configs/{row.family}/{row.name}.py 8, and copy the checkpoint to '
-        f"'{target}'"
+        'its authors published no weights of it: train it, for example by bash tools/dist_train.sh '
+        f"configs/{row.family}/{row.name}.py 8, and copy the checkpoint to '{target}'"
     )

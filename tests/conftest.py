@@ -17,6 +17,7 @@ from unittest import mock
 # Two workers share two cores; what they start inherits this.
 THREADS = 1 if 'PYTEST_XDIST_WORKER' in os.environ else 2
 os.environ['OMP_NUM_THREADS'] = str(THREADS)
+os.environ['MMDENSE_OFFLINE'] = '1'  # no test waits for, or hangs on, what lies elsewhere
 
 import mmdense  # noqa: E402  (mends the stack before any mm* import of a test)
 

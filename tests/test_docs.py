@@ -5,7 +5,13 @@ import re
 import pytest
 from helpers import ROOT
 
-NO_PAGE = ('__init__', 'demo', 'dist_launch', 'model_zoo')  # of make's and of the scripts'
+NO_PAGE = (
+    '__init__',
+    'demo',
+    'dist_launch',
+    'mmdense_cli',
+    'model_zoo',
+)  # of make's and of the scripts'
 SHORT = {
     'my_detector.py': ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1'],
     'my_segmentor.py': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],

@@ -6,6 +6,7 @@ import torch
 from helpers import CONFIGS, build_in
 from mmengine.registry import MODELS
 
+from mmdense.errors import UserError
 from mmdense.families import FAMILIES
 from mmdense.serialization.conversion import convert, load_variant
 from mmdense.serialization.loading import load_pretrained
@@ -100,9 +101,13 @@ def test_transforms_of_the_recipe():
     assert default_cfgs['groupmixformer_small'].default.crop_pct == 0.875
 
 
-def test_no_weights_to_download():
-    with pytest.raises(RuntimeError, match='convert the published file'):
-        timm.create_model('paca_small', pretrained=True)
+@pytest.mark.parametrize('features_only', [False, True])
+def test_pretrained_asks_for_the_published_file(tmp_path, monkeypatch, features_only):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(UserError, match=r'IMNET_224_pacavit_small_p2cconv_100_0.pth. is not in'):
+        timm.create_model('paca_small', pretrained=True, features_only=features_only)
+    with pytest.raises(UserError, match='its authors published no weights of it'):
+        timm.create_model('msf_small', pretrained=True, features_only=features_only)
 
 
 def test_a_published_file_converts_for_timm_too(smallest):

@@ -81,6 +81,7 @@ def test_addresses(tmp_path, monkeypatch, kind):
     else:
         save_file(STATE, tmp_path / 'served' / 'model.safetensors')
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    monkeypatch.delenv('MMDENSE_OFFLINE')
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'served'))
     server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -103,6 +104,7 @@ def test_addresses(tmp_path, monkeypatch, kind):
 def test_addresses_of_one_name_do_not_meet(tmp_path, monkeypatch):
     """A cached file belongs to its whole address, and is read without the server."""
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    monkeypatch.delenv('MMDENSE_OFFLINE')
     addresses = []
     for i in range(2):
         torch.save(dict(x=torch.tensor(i)), tmp_path / 'x.pth')

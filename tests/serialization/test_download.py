@@ -20,6 +20,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, 'PAUSE', 0.0)
+    monkeypatch.delenv('MMDENSE_OFFLINE')
     with serving(CONTENT) as server:
         yield server
 
@@ -126,6 +127,7 @@ def test_broken(server, target, monkeypatch, what):
     ],
 )
 def test_no_server(target, monkeypatch, url, message):
+    monkeypatch.delenv('MMDENSE_OFFLINE')
     monkeypatch.setattr(download, 'PAUSE', 0.0)
     with pytest.raises(UserError, match=message):
         fetch(url, target)

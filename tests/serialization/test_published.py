@@ -36,6 +36,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     monkeypatch.setattr(torch.hub, '_hub_dir', None)
     monkeypatch.setattr(download, 'PAUSE', 0.0)
+    monkeypatch.delenv('MMDENSE_OFFLINE')
     return tmp_path / 'torch' / 'hub' / 'mmdense'
 
 
@@ -209,6 +210,29 @@ def test_a_name_for_the_tools(
     args = [dict(PICTURES=pictures, PICTURE=picture).get(arg, arg) for arg in args]
     code, out, err = run_tool(tool, *args)
     assert code == 0, out + err
+
+
+def test_a_detector_fetches_its_classifier(mirror, published, place, run_tool):
+    """The published recipe on other data: nothing but the config is named."""
+    path, _ = published('paca')
+    mirror.content = path.read_bytes()
+    data = 'data/digit_scenes/'
+    (place / 'own.py').write_text(
+        "_base_ = 'mmdense::paca/mask_rcnn_paca_t_1x.py'\n"
+        "meta = dict(classes=tuple('0123456789'))\n"
+        + ''.join(
+            f"{split}_dataloader = dict(dataset=dict(metainfo=meta, data_root='{data}', "
+            f"ann_file='annotations/instances_{split}.json', "
+            f"data_prefix=dict(img='images/{split}/')))\n"
+            for split in ('train', 'val')
+        )
+        + f"val_evaluator = dict(ann_file='{data}annotations/instances_val.json')\n"
+        'model = dict(roi_head=dict(bbox_head=dict(num_classes=10), '
+        'mask_head=dict(num_classes=10)))\n'
+    )
+    code, out, err = run_tool('train.py', 'own.py', '--dry-run')
+    assert code == 0, out + err
+    assert [path for path, _ in mirror.requests] == ['/IMNET_224_pacavit_tiny_p2cconv_100_0.pth']
 
 
 def publish(name: str, path: Path) -> torch.nn.Module:
