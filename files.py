@@ -37,8 +37,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror or error}") from error
     finally:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
+        with suppress(OSError):  # no such folder, or one that may only be read
+            part.unlink()
 
 
 def sync(path: Path) -> None:

@@ -9,23 +9,31 @@ classifier has the names of mmpretrain's, so a checkpoint fits both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from mmengine.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models import load_pretrained as timm_load_pretrained
+from timm.models import (
+    adapt_input_conv,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+)
 from timm.models._features import FeatureInfo
 from torch import Tensor, nn
 
+from .errors import UserError
 from .families import FAMILIES
 from .families.family import Family, Variant
 from .serialization.checkpoint import get_state_dict, load_file
 from .serialization.conversion import load_variant
-from .serialization.loading import check_numbers, load_pretrained
+from .serialization.loading import check_numbers, select_pretrained
 from .serialization.published import SCHEME
 
+# Where timm finds weights that are no file of this machine, or a state dict.
+OTHER_SOURCES = ('state_dict', 'url', 'hf_hub_id')
 VARIANTS: dict[str, tuple[Family, Variant]] = {
     name: (family, variant) for family in FAMILIES for name, variant in family.variants.items()
 }
@@ -41,9 +49,9 @@ default_cfgs = generate_default_cfgs(
             mean=IMAGENET_DEFAULT_MEAN,
             std=IMAGENET_DEFAULT_STD,
             classifier='head.fc',
-            license='apache-2.0',
+            first_conv=family.first_conv and f'backbone.{family.first_conv}',
         )
-        for name, (_, variant) in VARIANTS.items()
+        for name, (family, variant) in VARIANTS.items()
     }
 )
 
@@ -154,31 +162,54 @@ def create(
     Raises:
         UserError: For ``pretrained=True`` when the authors' file cannot be had, or does not fit.
     """
-    default = f'{SCHEME}{VARIANTS[name][1].config}'
-    file = (pretrained_cfg_overlay or {}).get('file') or default
+    source = {**(pretrained_cfg or {}), **(pretrained_cfg_overlay or {})}
+    file = source.get('file') or f'{SCHEME}{VARIANTS[name][1].config}'
+    is_timms = not source.get('file') and any(source.get(key) for key in OTHER_SOURCES)
     if features_only:
         for unused in ('num_classes', 'global_pool', 'drop_rate', 'cache_dir', 'feature_cls'):
             kwargs.pop(unused, None)
         model = TimmFeatures(name, **kwargs)
         model.pretrained_cfg = model.default_cfg = default_cfgs[name].default.to_dict()
-        if pretrained:
-            load_pretrained(model.backbone, file, prefix='backbone.')
-        return model
-    model = build_model_with_cfg(
-        TimmClassifier,
-        name,
-        False,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        config=name,
-        **kwargs,
-    )
-    if pretrained:  # timm leaves a classifier of other classes out
-        state = get_state_dict(load_file(file))
-        check_numbers(state, file)
-        source = dict(model.pretrained_cfg, state_dict=state)
-        timm_load_pretrained(model, source, model.num_classes, kwargs.get('in_chans', 3))
+    else:
+        model = build_model_with_cfg(
+            TimmClassifier,
+            name,
+            pretrained and is_timms,
+            pretrained_cfg=pretrained_cfg,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            config=name,
+            **kwargs,
+        )
+    if pretrained and not (is_timms and not features_only):
+        load_weights(model, name, file)
     return model
+
+
+def load_weights(model: TimmClassifier | TimmFeatures, name: str, file: str) -> None:
+    """Load a classifier's checkpoint: all of the backbone, and the classifier if it has as many
+    classes. For images of other channels the first convolution is fitted as timm does it.
+
+    Raises:
+        UserError: When the file does not hold this model.
+    """
+    state = get_state_dict(load_file(file))
+    check_numbers(state, file)
+    first = f'backbone.{VARIANTS[name][0].first_conv}.weight'
+    if first in state:
+        channels = model.get_parameter(first).shape[1]
+        state[first] = adapt_input_conv(channels, state[first])
+    found = select_pretrained(model.backbone, state, file, 'backbone.')
+    missing = model.backbone.load_state_dict(found, strict=False).missing_keys
+    norms = model.backbone.may_be_absent
+    absent = [key for key in missing if not (norms and re.search(norms, key))]
+    if absent:  # timm's variants have a fixed number of clusters
+        raise UserError(f"'{file}' is of another variant than {name}: {absent[0]} does not fit")
+    head = model.head.state_dict() if isinstance(model, TimmClassifier) else {}
+    given = {key: state[f'head.{key}'] for key in head if f'head.{key}' in state}
+    if given.keys() != head.keys():
+        raise UserError(f"'{file}' holds no classifier")
+    if all(given[key].shape == value.shape for key, value in head.items()):
+        model.head.load_state_dict(given)
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -47,8 +48,9 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: When there is none.
     """
-    if Path(name).is_file():
-        return Path(name)
+    with suppress(OSError, ValueError):  # no name that a file could have
+        if Path(name).is_file():
+            return Path(name)
     known = list_configs()
     key = name.removeprefix('./').removeprefix('configs/').removesuffix('.py')
     found = [file for full, file in known.items() if key in (full, file.stem)]

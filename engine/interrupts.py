@@ -22,9 +22,8 @@ from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..errors import UserError
 from ..registry import HOOKS
-from .config import find_config
+from .config import list_configs
 from .saving import CheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
@@ -210,9 +209,5 @@ def find_command(argv: list[str], environ: dict[str, str]) -> str:
 
 def is_config(argument: str) -> bool:
     """Whether an argument of a command line is a config, by file or by name."""
-    if argument.endswith('.py'):
-        return True
-    try:
-        return bool(find_config(argument))
-    except UserError:
-        return False
+    names = list_configs()
+    return argument.endswith('.py') or any(argument in (n, n.split('/')[1]) for n in names)

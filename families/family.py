@@ -59,6 +59,8 @@ class Family:
         head_naming: How they name those of their own segmentation heads (``decode_head``).
         watches: What there is to see, in the backbone and in heads of the same paper.
         count: The authors' way to count parameters and FLOPs.
+        first_conv: The convolution that sees the image, which timm fits to other channels; None
+            where there is none.
         dense: Options of the backbone that dense use needs and classification does not.
         tiny: Small networks that reach every option, for the contract suite: options by name.
     """
@@ -72,6 +74,7 @@ class Family:
     head_naming: tuple[Naming, ...] = ()
     watches: tuple[Watch, ...] = ()
     count: Callable[[Totals], Published] = count_plainly
+    first_conv: str | None = None
     dense: dict[str, object] = field(default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
     tiny: dict[str, dict] = field(default_factory=dict)
 

@@ -138,6 +138,7 @@ FAMILY = Family(
         Watch('features', 'mmdense.FCViT', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
+    first_conv='stages.0.downsample.0',
     tiny={
         'FCViT': dict(arch=ARCH, layer_scale=0.5),
         'FCViT-options': dict(

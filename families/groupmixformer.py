@@ -125,6 +125,7 @@ FAMILY = Family(
         Watch('features', 'mmdense.GroupMixFormer', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
+    first_conv='stem.0',
     dense=dict(out_indices=(0, 1, 2, 3), final_norm=False),
     tiny={
         'GroupMixFormer': dict(

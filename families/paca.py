@@ -276,6 +276,7 @@ FAMILY = Family(
         Watch('features', 'mmdense.PaCaViT', r'^stages\.\d+$', pyramid_features),
     ),
     count=count,
+    first_conv='stages.0.downsample.proj.0',
     tiny={
         'PaCaViT': dict(arch=ARCH, clusters=(9, 9, 9, 0)),
         'PaCaViT-teacher': dict(

@@ -7,20 +7,30 @@ from itertools import count, takewhile
 
 from .naming import State
 
+# More than any network has; what a file claims beyond that is not counted, nor built.
+MAX_STAGES, MAX_BLOCKS = 8, 200
 
-def count_modules(state: State, prefix: str) -> int:
-    """How many modules a list has: ``prefix.0``, ``prefix.1``, ... without a gap."""
+
+def count_modules(state: State, prefix: str, most: int = MAX_BLOCKS) -> int:
+    """How many modules a list has: ``prefix.0``, ``prefix.1``, ... without a gap.
+
+    Raises:
+        ValueError: When they are more than ``most``.
+    """
     numbers = {
         key.removeprefix(f'{prefix}.').split('.')[0]
         for key in state
         if key.startswith(f'{prefix}.')
     }
-    return len(list(takewhile(lambda i: str(i) in numbers, count())))
+    number = len(list(takewhile(lambda i: str(i) in numbers, count())))
+    if number > most:
+        raise ValueError(f'{number} modules {prefix}.*; the most is {most}')
+    return number
 
 
 def count_blocks(state: State) -> tuple[int, ...]:
     """Blocks per stage, ``stages.{}.blocks.{}``."""
-    stages = range(count_modules(state, 'stages'))
+    stages = range(count_modules(state, 'stages', MAX_STAGES))
     return tuple(count_modules(state, f'stages.{i}.blocks') for i in stages)
 
 

@@ -63,8 +63,8 @@ def load_file(
     source = path if isinstance(path, io.BytesIO) else find_file(path)
     try:
         if isinstance(source, str) and source.endswith('.safetensors'):
-            content = check_content(load_safetensors(source, map_location))
-            return content if as_published else adopt(content, shown)
+            content = load_safetensors(source, map_location)
+            return finish(content, shown, as_published)
         if isinstance(source, str) and not starts_as_zip(source):
             source = io.BytesIO(Path(source).read_bytes())  # of these, torch looks for no tar file
         screen(source)
@@ -73,13 +73,18 @@ def load_file(
         mmap = lazily and isinstance(source, str)
         with torch.serialization.safe_globals(RECIPES):
             content = torch.load(source, map_location=map_location, weights_only=True, mmap=mmap)
-        content = check_content(rebuild(content))
-        return content if as_published else adopt(content, shown)
+        return finish(rebuild(content), shown, as_published)
     except Exception as error:
         # PyTorch explains weights_only at length first, then says what it met.
         text = str(error).partition('WeightsUnpickler error:')[2] or str(error) or repr(error)
         reason = text.strip().splitlines()[0].split('. ')[0]
         raise UserError(f'checkpoint {shown} cannot be read: {reason}') from error
+
+
+def finish(content: object, shown: str, as_published: bool) -> dict:
+    """What was read, checked, and in this project's names; arguments as of :func:`load_file`."""
+    checked = check_content(content)
+    return checked if as_published else check_content(adopt(checked, shown))
 
 
 def find_file(path: str | Path) -> str:

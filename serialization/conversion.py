@@ -22,6 +22,8 @@ from .matching import describe_mismatch, find_exempt, find_mismatch
 # Where files keep raw and averaged weights. mmengine swaps the two when it saves: beside an
 # 'ema_state_dict', which holds the raw ones, its 'state_dict' is the average.
 RAW_ENTRIES = ('ema_state_dict', 'state_dict', 'model')
+# What code raises that meets a tensor of another shape than it expects, or none.
+SHAPE_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 EMA_ENTRIES = ('state_dict_ema', 'model_ema')
 
 
@@ -119,8 +121,18 @@ def split_prefix(state: State) -> tuple[State, State]:
 
 
 def rename(family: Family, inside: State, outside: State) -> tuple[State, State]:
-    """A state dict of a family in this project's names: the backbone alone, and the whole."""
-    renamed = family.naming.convert(inside)
+    """A state dict of a family in this project's names: the backbone alone, and the whole.
+
+    Raises:
+        UserError: When the names are its authors', and the shapes are not.
+    """
+    try:
+        renamed = family.naming.convert(inside)
+    except UserError:
+        raise
+    except SHAPE_ERRORS as error:
+        name = family.backbone.__name__
+        raise UserError(f'its tensors have the names of a {name}, and not its shapes') from error
     backbone = {k: v for k, v in renamed.items() if not k.startswith('head.')}
     whole = {k if k.startswith('head.') else f'backbone.{k}': v for k, v in renamed.items()}
     return backbone, whole | convert_head(outside)
@@ -172,7 +184,7 @@ def find_options(family: Family, backbone: State) -> dict | None:
         options = dict(type=family.type, **simplify(family, family.read_options(backbone)))
         with torch.device('meta'):
             model = MODELS.build(options)
-    except (ArithmeticError, LookupError, ValueError):  # a size that is missing, or odd
+    except SHAPE_ERRORS:
         return None
     own = model.state_dict()
     exempt = find_exempt(own, backbone, None, model.may_be_absent)
@@ -198,7 +210,8 @@ def adopt(content: dict, shown: str) -> dict:
         shown: What the file is called, for the log.
     """
     try:
-        inside, outside = split_prefix(pick_weights(content))
+        state = pick_weights(content, ema='ema_state_dict' in content)  # of mmengine's, the average
+        inside, outside = split_prefix(state)
     except UserError:  # it has none
         return content
     for family in FAMILIES:

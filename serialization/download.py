@@ -1,8 +1,8 @@
 """Files from the web, kept below torch's hub folder: whole or not at all, and always the same.
 
-What is there already is compared with its hash, which is written down at the first use. A download
-that was cut off goes on where it stopped, if the server can do that. Of several processes, one
-downloads.
+What was downloaded is compared with its hash at each use; where none is published that of the first
+download holds. A download that was cut off goes on where it stopped, if the server can do that. Of
+several processes, one downloads.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def fetch(url: str, path: Path | None = None, sha256: str | None = None) -> Path
     """
     path = path or find_place(url)
     if not path.is_file():
+        refuse_offline(url, path)
         with alone(path):
             if not path.is_file():
                 download(url, path, sha256)
@@ -86,11 +87,15 @@ def alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_offline(url: str, path: Path) -> None:
+    """Raise :class:`UserError` where the environment says that nothing may be downloaded."""
+    for name in OFFLINE:
+        if os.environ.get(name, '').lower() in ('1', 'true', 'yes', 'on'):
+            raise UserError(f"'{url}' is not in the cache ('{path}'), and {name} keeps it offline")
+
+
 def download(url: str, path: Path, sha256: str | None) -> None:
     """Download a file to ``path``, which gets its name when it is whole and right."""
-    offline = next((name for name in OFFLINE if os.environ.get(name) in ('1', 'true')), None)
-    if offline:
-        raise UserError(f"'{url}' is not in the cache ('{path}'), and {offline} keeps it offline")
     print_log(f"downloading '{url}' to '{path}'", 'current')
     part = path.with_name(f'.{path.name}.part')
     try:
@@ -112,7 +117,8 @@ def download(url: str, path: Path, sha256: str | None) -> None:
         write_record(path, url, digest)
         sync(part)
         os.replace(part, path)
-        sync(path.parent)
+        with suppress(OSError):  # of a folder, not every file system can
+            sync(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UserError(f"'{path}' cannot be written: {error.strerror or error}") from error
@@ -136,11 +142,15 @@ def receive(url: str, part: Path) -> None:
     with connect(url, range_headers, part) as answer:
         if answer.headers.get_content_type() == 'text/html':
             raise UserError(f"'{url}' is a web page, not a checkpoint file")
-        if not answer.headers.get('Content-Range', '').startswith(f'bytes {begun}-'):
-            begun = 0  # the server sends the file from its start
-        save_validator(validator, answer.headers)
-        length = answer.headers.get('Content-Length')
-        total = begun + int(length) if length else None
+        if answer.status != 206:  # the server sends the file from its start
+            begun = 0
+            part.unlink(missing_ok=True)
+            save_validator(validator, answer.headers)
+        elif not is_rest(answer.headers, begun, validator):
+            part.unlink()
+            raise BrokenOff('the server sends another part than was asked for')
+        length = answer.headers.get('Content-Length', '')
+        total = begun + int(length) if length.isdecimal() else None
         free = shutil.disk_usage(part.parent).free
         if (total or 0) - begun > free:
             raise UserError(f"'{url}' has {total} bytes, and '{part.parent}' has {free} left")
@@ -165,14 +175,20 @@ def connect(url: str, range_headers: dict[str, str], part: Path) -> HTTPResponse
     """A server's answer; raises as :func:`receive`."""
     headers = {'User-Agent': 'mmdense', 'Accept-Encoding': 'identity', **range_headers}
     try:
-        return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        answer = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        if url.startswith('https:') and not answer.url.startswith('https:'):
+            answer.close()
+            raise UserError(f"'{url}' cannot be downloaded: it leads to '{answer.url}', no https")
+        return answer
     except HTTPError as error:
-        answer = f'the server answers {error.code} {error.reason}'
+        said = f'the server answers {error.code} {error.reason}'
         if error.code == 416:  # what is there is no part of what the server has now
-            part.unlink()
+            part.unlink(missing_ok=True)
         if error.code in (408, 416, 429) or error.code >= 500:
-            raise BrokenOff(answer) from error
-        raise UserError(f"'{url}' cannot be downloaded: {answer.splitlines()[0]}") from error
+            raise BrokenOff(said) from error
+        raise UserError(f"'{url}' cannot be downloaded: {said.splitlines()[0]}") from error
+    except UserError:
+        raise
     except ValueError as error:  # no address
         raise UserError(f"'{url}' cannot be downloaded: {error}") from error
     except (OSError, HTTPException) as error:
@@ -192,10 +208,23 @@ def get_validator_file(part: Path) -> Path:
     return part.with_name(f'{part.name}.version')
 
 
-def save_validator(path: Path, headers: HTTPMessage) -> None:
-    """Keep what a later request for the rest must name, if the server can send a rest."""
+def find_version(headers: HTTPMessage) -> str | None:
+    """By what a server tells versions of a file apart, if it can send a rest of one."""
     tag = headers.get('ETag', '')
-    version = tag if tag and not tag.startswith('W/') else headers.get('Last-Modified')
+    return tag if tag and not tag.startswith('W/') else headers.get('Last-Modified')
+
+
+def is_rest(headers: HTTPMessage, begun: int, validator: Path) -> bool:
+    """Whether an answer is what is missing of a file that is begun, in the same version."""
+    place = headers.get('Content-Range', '')
+    version = find_version(headers)
+    same = version is None or (validator.exists() and version == validator.read_text())
+    return place.startswith(f'bytes {begun}-') and begun > 0 and same
+
+
+def save_validator(path: Path, headers: HTTPMessage) -> None:
+    """Keep what a later request for the rest must name."""
+    version = find_version(headers)
     if version:
         path.write_text(version)
     else:
@@ -242,11 +271,11 @@ def compare(what: str | Path, digest: str, sha256: str | None, path: Path) -> st
 
 
 def check_record(path: Path, sha256: str | None = None) -> None:
-    """Raise :class:`UserError` when a file of the cache has changed; write down its hash if new."""
-    digest = find_digest(path)
-    wrong = compare(path, digest, sha256, path)
-    if wrong:
-        raise UserError(wrong)
-    if not get_record_file(path).exists():
-        with suppress(UserError):  # a cache that may only be read
-            write_record(path, None, digest)
+    """Raise :class:`UserError` when a file of the cache is not the one that was downloaded.
+
+    A file that the user put there is compared with its published hash, if there is one.
+    """
+    if sha256 or get_record_file(path).exists():
+        wrong = compare(path, find_digest(path), sha256, path)
+        if wrong:
+            raise UserError(wrong)

@@ -77,19 +77,24 @@ class WhenImported(MetaPathFinder):
     def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
         self.name = name
         self.then = then
+        self.looking = False
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         """The module's own spec, whose loader calls the function at its end."""
-        if fullname != self.name:
+        if fullname != self.name or self.looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self.looking = True  # the other finders are asked now, this one not again
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.looking = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_call(module: ModuleType) -> None:
                 execute(module)
                 self.then(module)
+                sys.meta_path.remove(self)
 
             spec.loader.exec_module = execute_and_call
         return spec

@@ -111,13 +111,14 @@ def get_address(row: Published) -> str:
 def explain(row: Published, folder: Path) -> str:
     """How to come by weights that cannot be downloaded; one line."""
     target = folder / f'{row.name}.pth'
+    note = f' ({row.note})' if row.note else ''
     if row.kind == 'folder':
-        note = f' ({row.note})' if row.note else ''
         return (
             f'its authors share it where only a browser gets it: open {row.address}{note} and save '
             f"the checkpoint as '{target}'"
         )
     return (
-        'its authors published no weights of it: train it, for example by bash tools/dist_train.sh '
-        f"configs/{row.family}/{row.name}.py 8, and copy the checkpoint to '{target}'"
+        f'its authors published no weights of it{note}: train it, for example by bash '
+        f'tools/dist_train.sh configs/{row.family}/{row.name}.py 8, and copy the checkpoint to '
+        f"'{target}'"
     )

@@ -20,6 +20,7 @@ class Server(ThreadingHTTPServer):
         statuses: Codes that requests are answered with instead, in turn.
         headers: More headers, which replace those of the same name.
         takes_ranges: Whether a rest can be asked for.
+        is_blind: Sends the rest of any version.
         pause: Seconds before the second half.
         requests: Path and range of each request.
     """
@@ -34,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.statuses: list[int] = []
         self.headers: dict[str, str] = {}
         self.takes_ranges = True
+        self.is_blind = False
         self.pause = 0.0
         self.requests: list[tuple[str, str | None]] = []
 
@@ -57,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(server.statuses.pop(0), {})
             return
         begin = 0
-        if asked and server.takes_ranges and self.headers.get('If-Range') == server.tag:
+        same = server.is_blind or self.headers.get('If-Range') == server.tag
+        if asked and server.takes_ranges and same:
             begin = int(re.fullmatch(r'bytes=(\d+)-', asked)[1])
         body = server.content[begin:]
         headers = {'Content-Length': str(len(body)), 'Content-Type': 'application/octet-stream'}

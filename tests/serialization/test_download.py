@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from server import serving
@@ -70,6 +71,22 @@ def test_goes_on_at_the_next_call(server, target):
     assert files(target.parent) == {'model.pth', 'model.pth.json'}
 
 
+@pytest.mark.parametrize('blind', [False, True])
+def test_parts_of_two_versions_never_meet(server, target, monkeypatch, blind):
+    """Nor where a new version begins and does not come to its end, nor behind a server that sends
+    a rest of whatever it has."""
+    server.cut = [70_000, 0, 0, 0]
+    with pytest.raises(UserError):
+        fetch(f'{server.url}/model.pth', target)
+    server.tag, server.content, server.is_blind = '"two"', CONTENT[::-1], blind
+    with monkeypatch.context() as patch:
+        patch.setattr(download.shutil, 'disk_usage', lambda path: SimpleNamespace(free=5))
+        with pytest.raises(UserError, match=r'bytes, and'):
+            fetch(f'{server.url}/model.pth', target)
+    fetch(f'{server.url}/model.pth', target)
+    assert target.read_bytes() == server.content
+
+
 @pytest.mark.parametrize('how', ['no ranges', 'no version', 'another version'])
 def test_starts_anew_where_the_rest_cannot_be_had(server, target, how):
     server.cut = [70_000, 0, 0, 0]
@@ -100,6 +117,7 @@ BROKEN = {
     'ill': (dict(statuses=[500] * 9), 'the server answers 500'),
     'web page': (dict(headers={'Content-Type': 'text/html'}), 'is a web page'),
     'stalled': (dict(pause=3.0), 'timed out'),
+    'odd length': (dict(headers={'Content-Length': '1x'}, content=b'x'), 'is not the published'),
     'huge': (dict(headers={'Content-Length': str(10**15)}), 'has 1000000000000000 bytes, and'),
 }
 
@@ -134,6 +152,22 @@ def test_no_server(target, monkeypatch, url, message):
     assert not target.exists()
 
 
+def test_https_that_leads_to_http_is_refused(server, monkeypatch, tmp_path):
+    answer = SimpleNamespace(url='http://elsewhere/model.pth', close=lambda: None)
+    monkeypatch.setattr(download, 'urlopen', lambda request, timeout: answer)
+    with pytest.raises(UserError, match=r'leads to .* no https'):
+        fetch('https://somewhere/model.pth', tmp_path / 'model.pth')
+
+
+def test_a_file_put_there_by_hand_is_the_users(server, target):
+    target.parent.mkdir()
+    target.write_bytes(b'by hand')
+    assert fetch(f'{server.url}/model.pth', target) == target
+    assert files(target.parent) == {'model.pth'} and not server.requests
+    with pytest.raises(UserError, match='is not the published file'):
+        fetch(f'{server.url}/model.pth', target, DIGEST)
+
+
 def test_redirects_without_end(server, target):
     with pytest.raises(UserError, match='the server answers 302'):
         fetch(f'{server.url}/moved/loop', target)
@@ -146,14 +180,13 @@ def test_a_cache_that_cannot_be_written(server, tmp_path):
 
 
 def test_a_full_disk(server, target, monkeypatch):
-    def full(answer: object) -> bytes:
-        raise_full = OSError(28, 'No space left on device')
-        raise raise_full
-
-    monkeypatch.setattr(download, 'read', full)
+    """/dev/full takes no byte; the file that is written leads there."""
+    target.parent.mkdir()
+    target.with_name('.model.pth.part').symlink_to('/dev/full')
+    monkeypatch.setattr(download.Path, 'unlink', lambda path, missing_ok=False: None)
     with pytest.raises(UserError, match='No space left on device'):
         fetch(f'{server.url}/model.pth', target)
-    assert files(target.parent) == set()
+    assert not target.exists()
 
 
 @pytest.mark.parametrize('name', download.OFFLINE)
@@ -161,7 +194,8 @@ def test_offline(server, target, monkeypatch, name):
     monkeypatch.setenv(name, '1')
     with pytest.raises(UserError, match=f'is not in the cache .*{name} keeps it offline'):
         fetch(f'{server.url}/model.pth', target)
-    assert not server.requests
+    assert not server.requests and not target.parent.exists()
+    target.parent.mkdir()
     target.write_bytes(CONTENT)
     assert fetch(f'{server.url}/model.pth', target) == target
 

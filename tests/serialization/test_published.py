@@ -19,6 +19,7 @@ from mmdense.engine.building import build_model, load_model
 from mmdense.errors import UserError
 from mmdense.serialization import download
 from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.conversion import convert
 from mmdense.serialization.published import SCHEME, find_published, find_row, read_table
 
 # The smallest variant of each family, its config, and how its authors wrap a state dict.
@@ -63,7 +64,7 @@ def published(smallest, tmp_path):
 
 def test_every_published_address_has_one_row():
     rows = [row for row in read_table().values() if row.address]
-    assert len({row.address for row in rows}) == 50
+    assert len({row.address for row in rows}) == 50 and len(rows) == 51
     assert {row.kind for row in rows} == {'file', 'folder'}
     for row in rows:
         assert row.source.startswith('https://github.com/') and row.licence
@@ -94,9 +95,10 @@ def test_every_name_is_a_file_or_a_step(name, mirror, cache):
 
 
 def test_every_config_starts_from_a_name():
-    files = [file for family in FAMILY for file in sorted((CONFIGS / family).glob('*_1x.py'))]
-    assert len(files) > 20
-    for file in files:
+    files = [file for family in FAMILY for file in sorted((CONFIGS / family).glob('*_*.py'))]
+    dense = [file for file in files if not file.stem.endswith('_in1k')]
+    assert len(dense) > 60
+    for file in dense:
         checkpoint = Config.fromfile(file).model.backbone.init_cfg.checkpoint
         assert checkpoint.startswith(SCHEME) and find_row(checkpoint.removeprefix(SCHEME))
 
@@ -137,6 +139,35 @@ def test_other_files_stay_as_they_are(tmp_path, smallest):
     }.items():
         torch.save(dict(state_dict=odd), tmp_path / 'odd.pth')
         assert load_file(tmp_path / 'odd.pth')['state_dict'].keys() == odd.keys(), name
+
+
+def test_odd_files_with_an_authors_names_are_read(tmp_path):
+    """Whatever their shapes and however many they are: left as they are, or refused in a line."""
+    for name, state in {
+        'no dimension': {'transformer.layers.0.1.net.1.weight': torch.tensor(1.0)},
+        'projection': {
+            'transformer.layers.0.0.to_out.weight': torch.tensor(1.0),
+            'transformer.layers.0.0.to_qkv.weight': torch.tensor(1.0),
+            'layers.0.proj.weight': torch.tensor(1.0),
+        },
+        'clustering': {'stage1.0.attn.clustering.clustering.0.weight': torch.tensor(1.0)},
+        'many': {f'stage1.{i}.x': torch.zeros(1) for i in range(20_000)},
+        'stages': {'stage1.0.x': torch.zeros(1)}
+        | {f'stages.{i}.x': torch.zeros(1) for i in range(20_000)},
+        'layers': {f'transformer.layers.{i}.0.norm.weight': torch.zeros(1) for i in range(5000)},
+    }.items():
+        torch.save(dict(state_dict=state), tmp_path / 'odd.pth')
+        assert load_file(tmp_path / 'odd.pth')['state_dict'].keys() == state.keys(), name
+        with pytest.raises(UserError):
+            convert(state)
+
+
+def test_names_are_checked_wherever_they_stand(tmp_path, smallest):
+    _, state = smallest('msf')
+    state = {f'backbone.{key}': value for key, value in state.items()}
+    torch.save(dict(model=state | {'\x1b]0;title': torch.zeros(1)}), tmp_path / 'odd.pth')
+    with pytest.raises(UserError, match='is no name, which is a printable text'):
+        load_file(tmp_path / 'odd.pth')
 
 
 def build_backbone(checkpoint: str) -> torch.nn.Module:
@@ -185,6 +216,12 @@ def test_a_name_for_timm(mirror, published):
     assert 'state_dict' not in model.pretrained_cfg
     other = timm.create_model('paca_tiny', pretrained=True, num_classes=7)
     assert other.head.fc.weight.shape[0] == 7
+    grey = timm.create_model('paca_tiny', pretrained=True, in_chans=1, num_classes=0)
+    first = 'stages.0.downsample.proj.0.weight'
+    expected = model.backbone.state_dict()[first].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(grey.backbone.state_dict()[first], expected)
+    with pytest.raises(UserError, match='does not hold this PaCaViT'):
+        timm.create_model('paca_tiny_teacher', pretrained=True, num_classes=7)
     pyramid = timm.create_model('paca_tiny', pretrained=True, features_only=True)
     for backbone in (other.backbone, pyramid.backbone):
         for name, tensor in model.backbone.state_dict().items():
