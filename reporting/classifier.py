@@ -16,7 +16,7 @@ from .page import Section, Table
 from .parts import show_calibration, show_galleries, show_mistakes
 from .views import read_picture
 
-TOP = 5
+TOP = (1, 5)
 
 
 @METRICS.register_module()
@@ -47,9 +47,7 @@ class ReportedAccuracy(Accuracy):
         truth = torch.cat([result['gt_label'] for result in results])
         best, labels = scores.max(dim=1)
         self.names = name_classes(self.dataset_meta, scores.shape[1])
-        self.top = {
-            k: percent for k, percent in self.count_top(scores, truth) if k not in self.topk
-        }
+        self.top = self.count_top(scores, truth)
         self.matrix = ConfusionMatrix.calculate(labels, truth, scores.shape[1]).numpy()
         self.bins = bin_scores(best.double().numpy(), (labels == truth).numpy())
         records = [
@@ -57,23 +55,21 @@ class ReportedAccuracy(Accuracy):
                 img_path=result['img_path'],
                 right=t == p,
                 score=s,
-                says=f'{self.names[t]}, taken for {self.names[p]} ({s:.2f})',
+                says=f'{self.names[t]}, predicted {self.names[p]} ({s:.2f})',
             )
             for result, t, p, s in zip(results, truth.tolist(), labels.tolist(), best.tolist())
         ]
         self.chosen = choose_pictures(records, lambda r: not r['right'], by_score)
         return super().compute_metrics(results)
 
-    def count_top(self, scores: torch.Tensor, truth: torch.Tensor) -> list[tuple[int, float]]:
+    def count_top(self, scores: torch.Tensor, truth: torch.Tensor) -> dict[int, float]:
         """How many percent of the truths (N,) are among the best 1, 5 of the scores (N, C)."""
-        ks = [k for k in (1, TOP) if k <= scores.shape[1]]
-        return [(k, top[0].item()) for k, top in zip(ks, self.calculate(scores, truth, ks))]
+        ks = [k for k in TOP if k <= scores.shape[1]]
+        return {k: percent[0].item() for k, percent in zip(ks, self.calculate(scores, truth, ks))}
 
     def get_figures(self, metrics: Mapping[str, float]) -> dict[str, object]:
         """The few that matter most, given all metrics of the evaluation."""
-        own = {f'top-{k}': metrics.get(f'{self.prefix}/top{k}') for k in self.topk}
-        own |= {f'top-{k}': percent for k, percent in self.top.items()}
-        figures = {f'{name}, %': value for name, value in own.items() if value is not None}
+        figures = {f'top-{k}, %': percent for k, percent in self.top.items()}
         figures['calibration error'] = calibration_error(self.bins)
         return {**figures, 'pictures': int(self.matrix.sum())}
 
@@ -116,6 +112,7 @@ def get_class_table(matrix: np.ndarray, names: Sequence[str]) -> Table:
         rows,
         'Accuracy is the share of the class that is found, precision the share of what is taken '
         'for the class that belongs to it, F1 the harmonic mean of both.',
+        decimals=1,
     )
 
 

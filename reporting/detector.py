@@ -125,7 +125,7 @@ class ReportedCocoMetric(CocoMetric):
         )
 
     def find_truth(self, img_id: int) -> dict:
-        """The annotation of a picture: ``bboxes`` (G, 4) as corners, ``labels``, ``crowd``, ``anns``."""
+        """What is annotated: ``bboxes`` (G, 4) as corners, ``labels``, ``crowd``, and ``anns``."""
         api = self._coco_api
         anns = api.load_anns(api.get_ann_ids(img_ids=[img_id], cat_ids=self.cat_ids))
         boxes = np.array([ann['bbox'] for ann in anns], float).reshape(-1, 4)
@@ -275,7 +275,8 @@ def get_class_table(
     return Table(
         columns,
         list(zip(*values)),
-        'AP is the mean precision over all recalls, and over all IoU thresholds unless it says which.',
+        'AP is the mean precision over all recalls, and all IoU thresholds where none is named.',
+        decimals=1,
     )
 
 

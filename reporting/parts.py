@@ -33,7 +33,7 @@ def show_mistakes(
     if not confused:
         return [plot, 'There are no mistakes.']
     columns = ['truth', 'taken for', counted, 'of the truth, %']
-    return [plot, Table(columns, confused, 'The most frequent mistakes.')]
+    return [plot, Table(columns, confused, 'The most frequent mistakes.', decimals=1)]
 
 
 def show_calibration(bins: np.ndarray, right: str, counted: str) -> Plot:

@@ -65,14 +65,16 @@ def draw_reliability(bins: np.ndarray, right: str, counted: str) -> Figure:
     figure = Figure(figsize=(4.8, 5), layout='constrained')
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(middles, shares, width, color='C0', alpha=0.8)
-    upper.plot([0, 1], [0, 1], '--', color='grey', linewidth=1, label='scores that say how often')
-    upper.plot(means[filled], shares[filled], 'o', color='C1', label='mean score of each bar')
+    upper.plot([0, 1], [0, 1], '--', color='grey', linewidth=1, label='calibrated')
+    dots = dict(color='C1', label='mean score of a bar', clip_on=False, zorder=3)
+    upper.plot(means[filled], shares[filled], 'o', **dots)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=right)
     upper.legend(loc='upper left', fontsize=8)
     lower.bar(middles, count, width, color='C0', alpha=0.8)
     lower.set(xlabel='score', ylabel=counted)
     if count.max() > 100 * max(count[filled].min(initial=1), 1):
         lower.set_yscale('log')
+    lower.yaxis.set_major_formatter('{x:,.0f}')
     return figure
 
 

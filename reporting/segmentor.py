@@ -143,9 +143,12 @@ def find_scores(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 
 
 def mean_iou(cells: np.ndarray, counts: np.ndarray, number: int) -> float | None:
-    """The mean IoU of the classes in a picture or its prediction, of non-empty cells (truth, found).
+    """The mean IoU of the classes in a picture or its prediction; None where nothing is labelled.
 
-    None of a picture without labels.
+    Args:
+        cells: Truth times the number of classes plus prediction, of pairs that there are.
+        counts: Their pixels.
+        number: Of classes.
     """
     truth, found = divmod(cells, number)
     by_truth, by_found = (np.bincount(axis, counts, number) for axis in (truth, found))
@@ -183,6 +186,7 @@ def get_class_table(
         list(zip(names, iou.tolist(), accuracy.tolist(), shares.tolist())),
         'IoU is what truth and prediction share of what either of them covers, accuracy the share '
         "of the class's pixels that are found.",
+        decimals=2,
     )
 
 
