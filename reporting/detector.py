@@ -169,7 +169,7 @@ class ReportedCocoMetric(CocoMetric):
         annotated = InstanceData(
             bboxes=torch.from_numpy(truth['bboxes']), labels=torch.from_numpy(truth['labels'])
         )
-        if 'masks' in found:
+        if 'masks' in found and kept.any():
             predicted.masks = decode([found['masks'][i] for i in kept.nonzero()[0]])
         if truth['anns'] and all(ann.get('segmentation') for ann in truth['anns']):
             annotated.masks = decode([self._coco_api.annToRLE(ann) for ann in truth['anns']])
@@ -183,8 +183,6 @@ def by_f1(record: dict) -> tuple[float, str]:
 
 def decode(masks: list[dict]) -> torch.Tensor:
     """COCO's run lengths as masks (N, H, W)."""
-    if not masks:
-        return torch.zeros(0, 1, 1, dtype=torch.bool)
     return torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
 
 
