@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def describe_data(cfg: Config) -> str:
     """The test data in a few words: their type, and where they are."""
     dataset = next(find_datasets(cfg.test_dataloader.dataset))
     kind = dataset.type if isinstance(dataset.type, str) else dataset.type.__name__
-    place = dataset.get('ann_file') or dataset.get('data_root') or ''
+    place = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
     augmented = ', with test-time augmentation' if 'module' in cfg.model else ''
     return f'{kind} {place}'.rstrip() + augmented
 

@@ -90,12 +90,12 @@ def draw_precision_recall(
     """
     figure = Figure(figsize=(6.5, 4.5), layout='constrained')
     axes = figure.subplots()
+    for style, (name, curve) in zip(('-', '--', ':'), means.items()):
+        axes.plot(recalls, curve, style, color='black', linewidth=2, label=name, zorder=3)
     few = len(by_class) <= MAX_CURVES
     for number, (name, curve) in enumerate(by_class.items()):
         style = dict(color=f'C{number % 10}', label=shorten(name)) if few else dict(color='C0')
         axes.plot(recalls, curve, linewidth=0.9, alpha=0.6 if few else 0.15, **style)
-    for style, (name, curve) in zip(('-', '--', ':'), means.items()):
-        axes.plot(recalls, curve, style, color='black', linewidth=2, label=name)
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     figure.legend(loc='outside right upper', fontsize=8)
