@@ -43,6 +43,11 @@ class ReportedAccuracy(Accuracy):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """As MMPretrain does; this runs in the main process alone."""
+        self.collect(results)
+        return super().compute_metrics(results)
+
+    def collect(self, results: list[dict]) -> None:
+        """Count what the page shows."""
         scores = torch.stack([result['pred_score'] for result in results])
         truth = torch.cat([result['gt_label'] for result in results])
         best, labels = scores.max(dim=1)
@@ -60,7 +65,6 @@ class ReportedAccuracy(Accuracy):
             for result, t, p, s in zip(results, truth.tolist(), labels.tolist(), best.tolist())
         ]
         self.chosen = choose_pictures(records, lambda r: not r['right'], by_score)
-        return super().compute_metrics(results)
 
     def count_top(self, scores: torch.Tensor, truth: torch.Tensor) -> dict[int, float]:
         """How many percent of the truths (N,) are among the best 1, 5 of the scores (N, C)."""

@@ -42,7 +42,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         axes.set_yticks(range(len(names)), map(shorten, names), fontsize=size)
     if len(names) <= MAX_NUMBERS:
         for (row, column), share in np.ndenumerate(shares):
-            if matrix[row, column]:
+            if share >= 0.005:
                 colour = 'white' if share > 0.5 else 'black'
                 text = f'{100 * share:.0f}'
                 axes.text(column, row, text, ha='center', va='center', color=colour, fontsize=8)
