@@ -19,6 +19,7 @@ from mmengine.fileio import load
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
+from ..errors import UserError
 from ..registry import METRICS
 from .measures import bin_scores, choose_pictures
 from .page import Plot, Section, Table
@@ -58,6 +59,16 @@ class ReportedCocoMetric(CocoMetric):
 
     Of each picture it keeps, beyond the predictions that are kept anyway, the path.
     """
+
+    def __init__(self, **kwargs: object) -> None:
+        """With MMDetection's arguments.
+
+        Raises:
+            UserError: When neither boxes nor masks are evaluated.
+        """
+        super().__init__(**kwargs)
+        if not KINDS.keys() & self.metrics:
+            raise UserError("--report needs bbox or segm as test_evaluator's metric; leave it out")
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """As MMDetection does."""

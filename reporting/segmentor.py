@@ -24,6 +24,8 @@ from .measures import (
 from .page import Plot, Section, Table
 from .parts import show_calibration, show_mistakes, show_pairs
 
+ROWS = 64  # of a picture's logits at a time
+
 
 @METRICS.register_module()
 class ReportedIoUMetric(IoUMetric):
@@ -61,7 +63,9 @@ class ReportedIoUMetric(IoUMetric):
         truth = sample['gt_sem_seg']['data'].squeeze().to(found)
         counted = (truth != self.ignore_index) & (truth < number)
         pairs = (truth[counted].long() * number + found[counted].long()).cpu().numpy()
-        cells, counts = np.unique(pairs, return_counts=True)
+        counts = np.bincount(pairs, minlength=number**2)
+        cells = counts.nonzero()[0]
+        counts = counts[cells]
         iou, bins = mean_iou(cells, counts, number), None
         if self.scores and 'seg_logits' in sample:
             right = (truth == found)[counted].cpu().numpy()
@@ -138,8 +142,9 @@ def find_scores(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     if len(logits) == 1:  # one class against the background
         share = logits[0].sigmoid()
         return torch.where(found == 1, share, 1 - share)
-    # The softmax at the largest logit alone: no second tensor of all classes is kept.
-    return (logits.amax(dim=0) - logits.logsumexp(dim=0)).exp()
+    # The softmax at the largest logit alone, some rows at a time: no second tensor of all classes.
+    rows = logits.split(ROWS, dim=1)
+    return torch.cat([(part.amax(dim=0) - part.logsumexp(dim=0)).exp() for part in rows])
 
 
 def mean_iou(cells: np.ndarray, counts: np.ndarray, number: int) -> float | None:

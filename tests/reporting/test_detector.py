@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmdet.evaluation import CocoMetric
 
+from mmdense.errors import UserError
 from mmdense.reporting.detector import (
     ReportedCocoMetric,
     bin_matches,
@@ -239,3 +240,24 @@ def test_nothing_is_found(scenes):
     assert get_curves(metric.evaluations, metric.names) == ['Nothing was found.']
     sample = metric.to_sample(metric.chosen[0][0])
     assert len(sample.pred_instances) == 0 and len(sample.gt_instances) == OBJECTS
+
+
+def test_annotations_from_the_data_set(scenes):
+    """Without an annotation file: boxes that are predicted as they are annotated."""
+    metric = ReportedCocoMetric(metric='bbox')
+    metric.dataset_meta = dict(classes=CLASSES)
+    for sample in scenes[1][:3]:
+        found = sample['pred_instances']
+        labelled = zip(found['bboxes'].tolist(), found['labels'].tolist())
+        instances = [dict(bbox=box, bbox_label=label, ignore_flag=0) for box, label in labelled]
+        metric.process({}, [dict(sample, instances=instances)])
+    assert metric.evaluate(3)['coco/bbox_mAP'] > 0.9
+    assert metric.names == list(CLASSES)
+    above = sum(int((s['pred_instances']['scores'] >= 0.3).sum()) for s in scenes[1][:3])
+    assert metric.matrix.trace() == above
+    assert 'masks' not in metric.to_sample(metric.chosen[1][0]).gt_instances
+
+
+def test_proposals_are_refused():
+    with pytest.raises(UserError, match='--report needs bbox or segm'):
+        ReportedCocoMetric(metric='proposal')

@@ -113,6 +113,13 @@ def test_scores_of_one_class():
     assert found[0].tolist() == pytest.approx([0.5, high, 1 - low, low])
 
 
+def test_scores_of_a_large_picture():
+    """Whose rows are taken in parts."""
+    logits = 5 * torch.randn(3, 2 * segmentor.ROWS + 1, 4)
+    found = find_scores(logits, logits.argmax(dim=0))
+    torch.testing.assert_close(found, logits.softmax(dim=0).amax(dim=0))
+
+
 @pytest.mark.parametrize(
     'matrix, iou',
     [
