@@ -10,8 +10,9 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.evaluation import Accuracy
 from pages import BROWSER, open_in_browser, read_page
 
+from mmdense.engine.toolboxes import TOOLBOXES
 from mmdense.errors import UserError
-from mmdense.reporting.evaluation import enable_report, find_report_path, find_scores
+from mmdense.reporting.evaluation import REPORTED, enable_report, find_report_path, find_scores
 from mmdense.reporting.page import show
 
 SECTIONS = {
@@ -100,6 +101,10 @@ def test_where_no_page_can_be(file, message, tmp_path, monkeypatch):
     Path('file').touch()
     with pytest.raises(UserError, match=message.replace('.', r'\.')):
         find_report_path(Config(dict(work_dir='runs')), file)
+
+
+def test_every_toolbox_has_a_row():
+    assert REPORTED.keys() == TOOLBOXES.keys()
 
 
 def make_config(scope: str, evaluator: object, head: str = 'FCNHead') -> Config:
