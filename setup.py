@@ -65,10 +65,12 @@ setup(
         'mmdense.families',
         'mmdense.heads',
         'mmdense.inference',
+        'mmdense.reporting',
         'mmdense.serialization',
         'mmdense.tools',
         'mmdense.data',
     ],
+    package_data={'mmdense.reporting': ['*.jinja']},
     include_package_data=False,
     cmdclass={'build_py': BuildWithMim},
     install_requires=[
@@ -83,6 +85,7 @@ setup(
         'numpy>=2,<2.3',
         'imaug>=0.4.3',
         'filelock>=3.12',
+        'jinja2>=3.1',
     ],
     extras_require={
         'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],

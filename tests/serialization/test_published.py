@@ -221,7 +221,7 @@ def test_a_name_for_timm(mirror, published):
     expected = model.backbone.state_dict()[first].sum(dim=1, keepdim=True)
     torch.testing.assert_close(grey.backbone.state_dict()[first], expected)
     with pytest.raises(UserError, match='does not hold this PaCaViT'):
-        timm.create_model('paca_tiny_teacher', pretrained=True, num_classes=7)
+        timm.create_model('paca_small', pretrained=True, num_classes=7)
     pyramid = timm.create_model('paca_tiny', pretrained=True, features_only=True)
     for backbone in (other.backbone, pyramid.backbone):
         for name, tensor in model.backbone.state_dict().items():
