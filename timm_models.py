@@ -208,7 +208,7 @@ def load_weights(model: TimmClassifier | TimmFeatures, name: str, file: str) -> 
     given = {key: state[f'head.{key}'] for key in head if f'head.{key}' in state}
     if given.keys() != head.keys():
         raise UserError(f"'{file}' holds no classifier")
-    if all(given[key].shape == value.shape for key, value in head.items()):
+    if head and all(given[key].shape == value.shape for key, value in head.items()):
         model.head.load_state_dict(given)
 
 
