@@ -1,6 +1,7 @@
 """Nothing that an untrusted file holds is run, through no door; lies end in one line."""
 
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import DIGIT_CONFIGS, check_fails
 from mmengine import fileio
 from mmengine.config import Config
@@ -25,6 +27,7 @@ from mmdense.engine.building import load_model
 from mmdense.engine.data import prepare_loading
 from mmdense.engine.pictures import check_inside
 from mmdense.errors import UserError
+from mmdense.serialization import doors
 from mmdense.serialization.checkpoint import load_file
 from mmdense.serialization.loading import check_numbers
 
@@ -219,6 +222,32 @@ def test_yaml_holds_plain_data(tmp_path):
     assert not marker.exists() and '\n' not in str(error.value)
     fileio.dump(dict(a=(1, 2), b=[3, 'c']), path)
     assert fileio.load(path) == dict(a=(1, 2), b=[3, 'c'])
+
+
+@pytest.mark.parametrize('deeper', ['[', '- ', '? ', '{a: '])
+def test_yaml_that_nests_without_end_is_refused(deeper, tmp_path):
+    """It would take more stack than there is."""
+    path = tmp_path / 'a.yaml'
+    path.write_text(deeper * 200_000)
+    with pytest.raises(UserError, match='is no YAML of plain data'):
+        fileio.load(path)
+    path.write_text('[' * 100 + ']' * 100)
+    assert str(fileio.load(path)) == path.read_text()
+
+
+def test_yaml_without_libyaml(monkeypatch, tmp_path):
+    """PyYAML's own reader takes its place."""
+    (tmp_path / 'a.yaml').write_text('a: !!python/tuple [1, 2]\n')
+    (tmp_path / 'b.yaml').write_text('[' * 100_000)
+    monkeypatch.delattr(yaml, 'CSafeLoader', raising=False)
+    spec = importlib.util.spec_from_file_location('mmdense.serialization.slow', doors.__file__)
+    slow = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slow)
+    assert issubclass(slow.SafeLoader, yaml.SafeLoader)
+    with open(tmp_path / 'a.yaml') as file:
+        assert slow.SafeYamlHandler().load_from_fileobj(file) == dict(a=(1, 2))
+    with open(tmp_path / 'b.yaml') as file, pytest.raises(UserError, match='no YAML of plain data'):
+        slow.SafeYamlHandler().load_from_fileobj(file)
 
 
 @pytest.mark.parametrize('key', ['ann_file', 'proposal_file'])
