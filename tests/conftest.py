@@ -26,7 +26,12 @@ TOOLS = Path(mmdense.__file__).parent / 'tools'
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from helpers import DIGIT_CONFIGS, DIGIT_SIZES, remember_what_is_slow  # noqa: E402
+from helpers import (  # noqa: E402
+    DIGIT_CONFIGS,
+    DIGIT_SIZES,
+    let_float64_be_quick,
+    remember_what_is_slow,
+)
 from mmengine.config import Config  # noqa: E402
 from processes import forget_runs  # noqa: E402
 
@@ -36,6 +41,7 @@ from mmdense.engine.building import build_model  # noqa: E402
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
+let_float64_be_quick()
 
 
 def pytest_collection_finish() -> None:
