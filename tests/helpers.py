@@ -89,10 +89,14 @@ def build(name: str, **kwargs: object) -> BaseBackbone:
 
 
 def make_shallow(arch: dict) -> dict:
-    """One block per stage, and two in the second: what a block takes over from that before it."""
-    deepest = (1, 2, 1, 1)
-    depths = {key: tuple(map(min, arch[key], deepest)) for key in arch if key.endswith('depths')}
-    return {**arch, **depths}
+    """Two blocks in the second stage, one in the last, none else: every kind of a block, what one
+    takes over from that before it, and the maps of all four sizes.
+
+    Of two networks side by side each stage keeps a block, which uses what the other gives.
+    """
+    keys = [key for key in arch if key.endswith('depths')]
+    deepest = (0, 2, 0, 1) if len(keys) == 1 else (1, 2, 1, 1)
+    return {**arch, **{key: tuple(map(min, arch[key], deepest)) for key in keys}}
 
 
 def build_in(scope: str, cfg: dict) -> nn.Module:

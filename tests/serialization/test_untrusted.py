@@ -20,7 +20,7 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
-from payloads import FILES, RUNS, Payload, answer
+from payloads import FILES, RUNS, Payload, answers
 from torch import nn
 
 from mmdense.engine.building import load_model
@@ -67,18 +67,18 @@ DOORS = {
 
 @pytest.mark.parametrize('door', DOORS)
 def test_no_file_runs_code_or_takes_memory(door, tmp_path):
-    """Each kind of file through each door, in a process of its own."""
-    marker = tmp_path / 'marker'
+    """Each kind of file through each door, which has a process of its own."""
     make_runner()
-    for kind, write in FILES.items():
-        path = tmp_path / f'{kind}.pth'
-        write(path, marker)
-        marker.unlink(missing_ok=True)
-        said = answer(lambda path=path: DOORS[door](str(path)))
-        assert not marker.exists(), kind
-        assert said.startswith('UserError: ') and '\n' not in said, (kind, said)
+    paths = [tmp_path / f'{kind}.pth' for kind in FILES]
+    for write, path in zip(FILES.values(), paths):
+        write(path, path.with_suffix('.marker'))
+    for path in paths:  # writing may touch it
+        path.with_suffix('.marker').unlink(missing_ok=True)
+    for path, said in zip(paths, answers(DOORS[door], paths), strict=True):
+        assert not path.with_suffix('.marker').exists(), path
+        assert said.startswith('UserError: ') and '\n' not in said, (path, said)
         assert 'memory' not in said.replace('in memory cannot', '') and len(said) < 600, (
-            kind,
+            path,
             said,
         )
 
