@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from helpers import (  # noqa: E402
     DIGIT_CONFIGS,
     DIGIT_SIZES,
+    draw_no_numbers_of_meta,
     let_float64_be_quick,
     remember_what_is_slow,
 )
@@ -42,6 +43,7 @@ sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
 let_float64_be_quick()
+draw_no_numbers_of_meta()
 
 
 def pytest_collection_finish() -> None:

@@ -43,6 +43,8 @@ DIGIT_CONFIGS = {
 
 FORMAT_CODE = yapf_api.FormatCode
 CONV_FORWARD = nn.Conv2d._conv_forward
+# Of torch.nn.init, what layers call where they are built.
+INITIALIZERS = ('constant_', 'kaiming_uniform_', 'normal_', 'ones_', 'uniform_', 'zeros_')
 
 
 def remember_what_is_slow() -> None:
@@ -72,6 +74,22 @@ def let_float64_be_quick() -> None:
         return y.contiguous(memory_format=torch.channels_last)
 
     nn.Conv2d._conv_forward = convolve
+
+
+def draw_no_numbers_of_meta() -> None:
+    """Initialize no tensor on the meta device: it has no numbers, and PyTorch takes long there."""
+
+    def skipping_meta(initialize: Callable) -> Callable:
+        @functools.wraps(initialize)
+        def initialize_numbers(
+            tensor: torch.Tensor, *args: object, **kwargs: object
+        ) -> torch.Tensor:
+            return tensor if tensor.is_meta else initialize(tensor, *args, **kwargs)
+
+        return initialize_numbers
+
+    for name in INITIALIZERS:
+        setattr(nn.init, name, skipping_meta(getattr(nn.init, name)))
 
 
 def check_code(text: str, style_config: dict) -> tuple[str, bool]:

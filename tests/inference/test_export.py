@@ -20,9 +20,7 @@ from mmdense.inference.export import (
     make_image,
 )
 
-PACA = dict(
-    embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[0, 1, 0, 0], mlp_ratios=[2] * 4
-)
+PACA = dict(embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[0, 1, 0, 0], mlp_ratios=[2] * 4)
 CHANNELS = PACA['embed_dims']
 MODELS = {  # config and what makes it small
     'paca_t_in1k': dict(head=dict(num_classes=7, in_channels=40)),
