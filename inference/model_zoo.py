@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from mmengine.config import Config
+from mmengine.fileio import load
 from tqdm import tqdm
 
 from ..families import FAMILIES
@@ -46,7 +47,7 @@ def get_shape(model: dict) -> tuple[int, int]:
 
 def measure_family(path: Path) -> None:
     """Put the parameters and MACs of every config of a family into its metafile."""
-    content = yaml.safe_load(path.read_text())
+    content = load(path)
     for model in tqdm(content['Models'], path.parent.name, disable=None):
         cfg = Config.fromfile(ROOT / model['Config'])
         counted = measure(cfg, get_shape(model))
@@ -57,7 +58,7 @@ def measure_family(path: Path) -> None:
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file with its text."""
     yield ROOT / 'model-index.yml', index()
-    families = [yaml.safe_load(path.read_text()) for path in metafiles()]
+    families = [load(path) for path in metafiles()]
     for family in families:
         yield ROOT / family['Collections'][0]['README'], family_page(family)
     yield ROOT / 'docs' / 'model_zoo.md', zoo_page(families)

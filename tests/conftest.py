@@ -27,7 +27,13 @@ TOOLS = Path(mmdense.__file__).parent / 'tools'
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from helpers import DIGIT_CONFIGS, DIGIT_SIZES, remember_what_is_slow  # noqa: E402
+from helpers import (  # noqa: E402
+    DIGIT_CONFIGS,
+    DIGIT_SIZES,
+    draw_no_numbers_of_meta,
+    let_float64_be_quick,
+    remember_what_is_slow,
+)
 from mmengine.config import Config  # noqa: E402
 from processes import forget_runs  # noqa: E402
 
@@ -37,6 +43,8 @@ from mmdense.engine.building import build_model  # noqa: E402
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
+let_float64_be_quick()
+draw_no_numbers_of_meta()
 
 
 def pytest_collection_finish() -> None:

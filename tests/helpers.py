@@ -42,6 +42,9 @@ DIGIT_CONFIGS = {
 }
 
 FORMAT_CODE = yapf_api.FormatCode
+CONV_FORWARD = nn.Conv2d._conv_forward
+# Of torch.nn.init, what layers call where they are built.
+INITIALIZERS = ('constant_', 'kaiming_uniform_', 'normal_', 'ones_', 'uniform_', 'zeros_')
 
 
 def remember_what_is_slow() -> None:
@@ -53,6 +56,40 @@ def remember_what_is_slow() -> None:
     """
     config_utils.load = functools.cache(config_utils.load)
     yapf_api.FormatCode = check_code
+
+
+def let_float64_be_quick() -> None:
+    """Give grouped convolutions of float64 another layout of the same numbers, and take it back.
+
+    PyTorch, which has no kernel for these on a CPU, computes group by group, in the layout of the
+    networks here up to ten times as long as in the other.
+    """
+
+    def convolve(
+        self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if self.groups == 1 or x.dtype != torch.float64 or x.is_contiguous():
+            return CONV_FORWARD(self, x, weight, bias)
+        y = CONV_FORWARD(self, x.contiguous(), weight, bias)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    nn.Conv2d._conv_forward = convolve
+
+
+def draw_no_numbers_of_meta() -> None:
+    """Initialize no tensor on the meta device: it has no numbers, and PyTorch takes long there."""
+
+    def skipping_meta(initialize: Callable) -> Callable:
+        @functools.wraps(initialize)
+        def initialize_numbers(
+            tensor: torch.Tensor, *args: object, **kwargs: object
+        ) -> torch.Tensor:
+            return tensor if tensor.is_meta else initialize(tensor, *args, **kwargs)
+
+        return initialize_numbers
+
+    for name in INITIALIZERS:
+        setattr(nn.init, name, skipping_meta(getattr(nn.init, name)))
 
 
 def check_code(text: str, style_config: dict) -> tuple[str, bool]:
@@ -67,6 +104,17 @@ def build(name: str, **kwargs: object) -> BaseBackbone:
     model = MODELS.build({**TINY[name], **kwargs})
     model.init_weights()
     return model
+
+
+def make_shallow(arch: dict) -> dict:
+    """Two blocks in the second stage, one in the last, none else: every kind of a block, what one
+    takes over from that before it, and the maps of all four sizes.
+
+    Of two networks side by side each stage keeps a block, which uses what the other gives.
+    """
+    keys = [key for key in arch if key.endswith('depths')]
+    deepest = (0, 2, 0, 1) if len(keys) == 1 else (1, 2, 1, 1)
+    return {**arch, **{key: tuple(map(min, arch[key], deepest)) for key in keys}}
 
 
 def build_in(scope: str, cfg: dict) -> nn.Module:
@@ -88,10 +136,11 @@ def check_gradients(
     with torch.no_grad():
         for (key, t), grad in zip(tensors.items(), grads):
             direction = torch.randn_like(t)
-            values = []
-            for sign in (1, -2, 1):  # forward, back past the start, and home
-                t += sign * step * direction
+            start, values = t.clone(), []
+            for sign in (1, -1):
+                t.copy_(start + sign * step * direction)
                 values.append(loss().item())
+            t.copy_(start)
             numeric = (values[0] - values[1]) / (2 * step)
             analytic = (grad * direction).sum().item()
             assert numeric == pytest.approx(analytic, rel=1e-4, abs=1e-5), key

@@ -16,5 +16,5 @@ headless=$("$venv/bin/python" -m pip freeze | grep '^opencv-python-headless==')
 "$venv/bin/python" -m pip list | grep -E '^(torch|torchvision|timm|transformers|numpy|onedl-\w+) '
 cd "$root"
 exec "$venv/bin/python" -m pytest -n 2 tests/test_packaging.py tests/test_compat.py \
-    tests/test_compat_forms.py tests/test_registered_names.py tests/test_timm_models.py \
+    tests/test_compat_forms.py tests/test_fresh_process.py tests/test_timm_models.py \
     tests/tools/test_doctor.py

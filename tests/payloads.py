@@ -1,6 +1,7 @@
 """Files that must not be trusted: their payload touches a marker, or they lie about sizes."""
 
 import io
+import json
 import os
 import pickle
 import resource
@@ -9,7 +10,7 @@ import tarfile
 import traceback
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -233,10 +234,11 @@ LIES: dict[str, Callable[[Path, Path], None]] = {
 FILES = RUNS | LIES
 
 
-def answer(function: Callable[[], object]) -> str:
-    """What a function says in a process of its own: 'UserError: ...', 'done', or its traceback.
+def answers(function: Callable[[str], object], paths: Iterable[Path]) -> list[str]:
+    """What a function says of each file, in one process of its own: 'UserError: ...', 'done', or
+    its traceback.
 
-    A process that dies, of a signal say, says nothing.
+    Where the process dies, of a signal say, that is the last answer.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -246,18 +248,23 @@ def answer(function: Callable[[], object]) -> str:
             limit = pages * resource.getpagesize() + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-            try:
-                function()
-                text = 'done'
-            except UserError as error:
-                text = f'UserError: {error}'
-            except BaseException:
-                text = traceback.format_exc()
-            os.write(write, text.encode(errors='replace')[-20_000:])
+            with os.fdopen(write, 'w') as pipe:
+                for path in paths:
+                    print(json.dumps(answer(function, path)[-20_000:]), file=pipe, flush=True)
         finally:
             os._exit(0)
     os.close(write)
-    with os.fdopen(read, 'rb') as pipe:
-        text = pipe.read().decode()
+    with os.fdopen(read) as pipe:
+        said = [json.loads(line) for line in pipe]
     _, status = os.waitpid(child, 0)
-    return text if status == 0 else f'died with status {status}: {text}'
+    return said if status == 0 else [*said, f'died with status {status}']
+
+
+def answer(function: Callable[[str], object], path: Path) -> str:
+    try:
+        function(str(path))
+        return 'done'
+    except UserError as error:
+        return f'UserError: {error}'
+    except BaseException:
+        return traceback.format_exc()

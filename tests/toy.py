@@ -135,7 +135,8 @@ def train(work_dir: str | Path, resume: str | None = None, **settings: object) -
     training.train(cfg)
 
 
-if __name__ == '__main__':
-    settings = Config.fromfile(sys.argv[1]).to_dict()
+def start(path: str) -> None:
+    """As a process of a launcher: the training whose settings a file has, or what is left of it."""
+    settings = Config.fromfile(path).to_dict()
     resume = 'auto' if launch.may_have_begun() else None
     launch.run(lambda: train(resume=resume, **settings))

@@ -43,8 +43,12 @@ DTYPES = [torch.float32, torch.float64]
 MSF_POSITIONS = 2e-6  # the published position table is float32 in every precision
 
 
-def build(cfg: dict) -> torch.nn.Module:
-    return build_in('mmpretrain', cfg)
+def build(cfg: dict, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A model with exactly these tensors; no other numbers are drawn first."""
+    with torch.device('meta'):
+        model = build_in('mmpretrain', cfg)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model
 
 
 def count(model: torch.nn.Module) -> int:
@@ -89,9 +93,8 @@ def variant(request, golden):
 
 @pytest.fixture(scope='module')
 def classifier(variant):
-    model = build(variant.cfg.model)
+    model = build(variant.cfg.model, variant.state)
     assert count(model) == variant.ref.manifest['num_params']
-    model.load_state_dict(variant.state, strict=True)
     return model
 
 
@@ -120,8 +123,6 @@ def dense(request, variant):
     options = {'clusters': spec['downstream_cluster_num']} if shapes else {}
     if cfg.model.backbone.type == 'mmdense.GroupMixFormer':
         options['final_norm'] = False
-    model = build({**cfg.model.backbone, 'out_indices': (0, 1, 2, 3), **options})
-    assert count(model) == spec['num_params']
 
     published = dict(variant.published)
     for key, _, kind in ref.manifest['state']:
@@ -136,7 +137,8 @@ def dense(request, variant):
     if 'same_network_as' not in spec and form == 'feature':
         assert conversion.config == f'configs/{VARIANTS[ref.manifest["name"]]}'
     converted = {k.removeprefix('backbone.'): v for k, v in converted.items()}
-    model.load_state_dict(converted, strict=True)
+    model = build({**cfg.model.backbone, 'out_indices': (0, 1, 2, 3), **options}, converted)
+    assert count(model) == spec['num_params']
     return form, model
 
 
@@ -163,10 +165,9 @@ def test_tokens(variant, dtype):
     spec = ref.manifest['classification']
     if 'tokens' not in spec:
         pytest.skip('not recorded for this model')
-    model = build({**cfg.model.backbone, 'out_type': 'featmap'})
-    own = model.state_dict().keys()
-    state = {k.removeprefix('backbone.'): v for k, v in state.items()}
-    model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=True)
+    prefixes = ('backbone.norm.', 'head.')  # what comes behind the tokens
+    state = {k.removeprefix('backbone.'): v for k, v in state.items() if not k.startswith(prefixes)}
+    model = build({**cfg.model.backbone, 'out_type': 'featmap'}, state)
     (feature,) = run(model.to(dtype), ref.image(spec['input'], dtype))
     tokens = feature.flatten(2).transpose(1, 2)
     assert list(tokens.shape) == spec['tokens']['shape']
@@ -279,17 +280,15 @@ def test_option(options, name, dtype):
     family = name.split('/')[0]
     backbone = {**TINY[family], **OPTIONS[name]}
     width = backbone['arch']['embed_dims']
-    model = build(
-        dict(
-            type='ImageClassifier',
-            backbone=backbone,
-            neck=None if family == 'msf' else dict(type='GlobalAveragePooling'),
-            head=dict(
-                type='LinearClsHead',
-                num_classes=10,
-                in_channels=width if isinstance(width, int) else width[-1],
-            ),
-        )
+    classifier = dict(
+        type='ImageClassifier',
+        backbone=backbone,
+        neck=None if family == 'msf' else dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=10,
+            in_channels=width if isinstance(width, int) else width[-1],
+        ),
     )
     entry = options.manifest['vectors'][name]
     state = {key: options.weight(key, *rest) for key, *rest in entry['state']}
@@ -297,7 +296,7 @@ def test_option(options, name, dtype):
         key if key.startswith('head.') else f'backbone.{key}': value
         for key, value in FAMILY[family].naming.convert(state).items()
     }
-    model.load_state_dict(state, strict=True)
+    model = build(classifier, state)
     logits = run(model.to(dtype), options.image(option_input(options, name), dtype), mode='tensor')
     # Only float32 is recorded, and by how much it differs from float64.
     exact = 1.01 * entry['f32_vs_f64_max_abs'] + 1e-9

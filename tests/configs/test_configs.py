@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, DefaultScope
@@ -29,7 +29,7 @@ PUBLISHED = [name for name in CONFIGS if not name.startswith('digits/')]  # mode
 ENTRIES = {
     entry['Config'].removeprefix('configs/').removesuffix('.py'): entry
     for metafile in metafiles()
-    for entry in yaml.safe_load(metafile.read_text())['Models']
+    for entry in fileio.load(metafile)['Models']
 }
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from mmdense.engine import interrupts, launch, training
 from mmdense.engine.interrupts import InterruptHook, Listener, find_command
 from mmdense.engine.saving import find_checkpoint
 from mmdense.serialization.checkpoint import load_file
+from mmdense.tools import dist_launch
 
 KILL = 'os.kill(os.getpid(), {})'
 
@@ -381,22 +381,39 @@ def test_a_disk_that_cannot_be_written(number):
 
 @pytest.mark.slow
 class TestLauncher:
-    """The processes that dist_run.sh starts, and what becomes of them."""
+    """The processes that dist_run.sh starts, and what becomes of them.
 
-    def start(self, tmp_path: Path, port: str, code: str, **settings: object) -> subprocess.Popen:
+    They start Python three times or more. Where that is not the point they are forks of this
+    process, which has imported all that they need.
+    """
+
+    def start(
+        self, tmp_path: Path, port: str, code: str, afresh: bool = False, **settings: object
+    ) -> int:
+        """The launcher's process id; the second iteration of each rank ends with ``code``."""
         options = ['--nproc_per_node=2', f'--master_port={port}', *settings.pop('options', [])]
         settings = dict(dict(max_epochs=50), **settings, work_dir=str(tmp_path / 'run'))
         settings['hooks'] = [dict(at=2, code=f'open("{tmp_path}/on", "w"); {code}')]
-        (tmp_path / 'toy.py').write_text('\n'.join(f'{k} = {v!r}' for k, v in settings.items()))
-        command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'dist_launch.py']
-        command += ['--shutdown-timeout=60', *options]
-        command += [ROOT / 'tests' / 'toy.py', tmp_path / 'toy.py']
-        path = os.pathsep.join([str(ROOT.parent), str(ROOT / 'tests')])
-        environ = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=path)
-        with open(tmp_path / 'log', 'a') as log:
-            return subprocess.Popen(
-                list(map(str, command)), stdout=log, stderr=log, env=environ, cwd=tmp_path
-            )
+        (tmp_path / 'settings.py').write_text(
+            '\n'.join(f'{k} = {v!r}' for k, v in settings.items())
+        )
+        (tmp_path / 'rank.py').write_text(
+            f'import toy\ntoy.start({str(tmp_path / "settings.py")!r})\n'
+        )
+        options += [] if afresh else ['--run-path', '--start-method=fork']
+        command = ['--shutdown-timeout=60', *options, str(tmp_path / 'rank.py')]
+
+        def go() -> None:
+            os.chdir(tmp_path)
+            os.environ['OMP_NUM_THREADS'] = '1'
+            sys.argv = [str(ROOT / 'tools' / 'dist_launch.py'), *command]
+            if afresh:
+                path = [str(ROOT.parent), str(ROOT / 'tests')]
+                os.environ['PYTHONPATH'] = os.pathsep.join(path)
+                os.execv(sys.executable, [sys.executable, '-W', 'ignore', *sys.argv])
+            dist_launch.main()
+
+        return fork(tmp_path / 'log', go)
 
     def wait_until_on(self, tmp_path: Path) -> None:
         end = time.monotonic() + 200
@@ -406,27 +423,27 @@ class TestLauncher:
 
     @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
     def test_signals_reach_the_ranks(self, tmp_path, port, number):
-        process = self.start(tmp_path, port, 'time.sleep(0.1)', workers=1, seconds=0.05)
+        pid = self.start(tmp_path, port, 'time.sleep(0.1)', afresh=True, workers=1, seconds=0.05)
         self.wait_until_on(tmp_path)
-        process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        os.kill(pid, number)
+        assert wait(pid) == 128 + number
         said = (tmp_path / 'log').read_text()
         assert 'Traceback' not in said and said.count(': stopped after') == 1, said[-3000:]
         assert find_checkpoint(tmp_path / 'run')[0] == tmp_path / 'run' / 'interrupted.pth'
 
     def test_ranks_end_with_the_launcher(self, tmp_path, port):
-        process = self.start(tmp_path, port, 'pass', seconds=0.05)
+        pid = self.start(tmp_path, port, 'pass', seconds=0.05)
         self.wait_until_on(tmp_path)
-        ranks = find_children(process.pid)
+        ranks = find_children(pid)
         assert len(ranks) == 2
-        process.kill()
-        process.wait()
+        os.kill(pid, signal.SIGKILL)
+        assert wait(pid) == -9
         assert are_gone(ranks, 30)
 
     def test_a_lost_rank(self, tmp_path, port):
         code = 'os.environ["RANK"] == "1" and os.kill(os.getpid(), 9)'
-        process = self.start(tmp_path, port, code)
-        assert process.wait(200) == 1
+        pid = self.start(tmp_path, port, code, afresh=True)
+        assert wait(pid, 200) == 1
         said = (tmp_path / 'log').read_text()
         assert 'error: rank 1 ' in said and 'SIGKILL' in said and 'Traceback' not in said
 
@@ -435,8 +452,8 @@ class TestLauncher:
         code = f'os.environ["RANK"] == "1" and {first} and os.kill(os.getpid(), 9)'
         meet = ['--rdzv_backend=c10d', f'--rdzv_endpoint=127.0.0.1:{port}']  # as dist_run.sh
         settings = dict(max_iters=6, interval=1, options=['--max-restarts=1', *meet])
-        process = self.start(tmp_path, port, code, **settings)
-        assert process.wait(200) == 0, (tmp_path / 'log').read_text()[-3000:]
+        pid = self.start(tmp_path, port, code, **settings)
+        assert wait(pid, 200) == 0, (tmp_path / 'log').read_text()[-3000:]
         assert 'resuming from' in (tmp_path / 'log').read_text()
         assert (tmp_path / 'run' / 'iter_6.pth').is_file()
 

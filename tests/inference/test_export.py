@@ -5,7 +5,7 @@ import json
 import onnx
 import pytest
 import torch
-from helpers import CONFIGS, PLAINEST, TINY, build, check_fails
+from helpers import CONFIGS, PLAINEST, TINY, build, check_fails, make_shallow
 from mmengine.config import Config
 from torch import nn
 
@@ -20,7 +20,7 @@ from mmdense.inference.export import (
     make_image,
 )
 
-PACA = dict(embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[1] * 4, mlp_ratios=[2] * 4)
+PACA = dict(embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[0, 1, 0, 0], mlp_ratios=[2] * 4)
 CHANNELS = PACA['embed_dims']
 MODELS = {  # config and what makes it small
     'paca_t_in1k': dict(head=dict(num_classes=7, in_channels=40)),
@@ -34,13 +34,6 @@ MODELS = {  # config and what makes it small
     ),
     'mask_rcnn_paca_t_1x': dict(neck=dict(in_channels=CHANNELS)),
 }
-
-
-def make_shallow(arch: dict) -> dict:
-    """One block per stage, and two in the second: what a block takes over from that before it."""
-    deepest = (1, 2, 1, 1)
-    depths = {key: tuple(map(min, arch[key], deepest)) for key in arch if key.endswith('depths')}
-    return {**arch, **depths}
 
 
 @pytest.mark.parametrize(

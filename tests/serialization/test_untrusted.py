@@ -1,6 +1,7 @@
 """Nothing that an untrusted file holds is run, through no door; lies end in one line."""
 
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import DIGIT_CONFIGS, check_fails
 from mmengine import fileio
 from mmengine.config import Config
@@ -18,13 +20,14 @@ from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
-from payloads import FILES, RUNS, Payload, answer
+from payloads import FILES, RUNS, Payload, answers
 from torch import nn
 
 from mmdense.engine.building import load_model
 from mmdense.engine.data import prepare_loading
 from mmdense.engine.pictures import check_inside
 from mmdense.errors import UserError
+from mmdense.serialization import doors
 from mmdense.serialization.checkpoint import load_file
 from mmdense.serialization.loading import check_numbers
 
@@ -64,18 +67,18 @@ DOORS = {
 
 @pytest.mark.parametrize('door', DOORS)
 def test_no_file_runs_code_or_takes_memory(door, tmp_path):
-    """Each kind of file through each door, in a process of its own."""
-    marker = tmp_path / 'marker'
+    """Each kind of file through each door, which has a process of its own."""
     make_runner()
-    for kind, write in FILES.items():
-        path = tmp_path / f'{kind}.pth'
-        write(path, marker)
-        marker.unlink(missing_ok=True)
-        said = answer(lambda path=path: DOORS[door](str(path)))
-        assert not marker.exists(), kind
-        assert said.startswith('UserError: ') and '\n' not in said, (kind, said)
+    paths = [tmp_path / f'{kind}.pth' for kind in FILES]
+    for write, path in zip(FILES.values(), paths):
+        write(path, path.with_suffix('.marker'))
+    for path in paths:  # writing may touch it
+        path.with_suffix('.marker').unlink(missing_ok=True)
+    for path, said in zip(paths, answers(DOORS[door], paths), strict=True):
+        assert not path.with_suffix('.marker').exists(), path
+        assert said.startswith('UserError: ') and '\n' not in said, (path, said)
         assert 'memory' not in said.replace('in memory cannot', '') and len(said) < 600, (
-            kind,
+            path,
             said,
         )
 
@@ -219,6 +222,32 @@ def test_yaml_holds_plain_data(tmp_path):
     assert not marker.exists() and '\n' not in str(error.value)
     fileio.dump(dict(a=(1, 2), b=[3, 'c']), path)
     assert fileio.load(path) == dict(a=(1, 2), b=[3, 'c'])
+
+
+@pytest.mark.parametrize('deeper', ['[', '- ', '? ', '{a: '])
+def test_yaml_that_nests_without_end_is_refused(deeper, tmp_path):
+    """It would take more stack than there is."""
+    path = tmp_path / 'a.yaml'
+    path.write_text(deeper * 200_000)
+    with pytest.raises(UserError, match='is no YAML of plain data'):
+        fileio.load(path)
+    path.write_text('[' * 100 + ']' * 100)
+    assert str(fileio.load(path)) == path.read_text()
+
+
+def test_yaml_without_libyaml(monkeypatch, tmp_path):
+    """PyYAML's own reader takes its place."""
+    (tmp_path / 'a.yaml').write_text('a: !!python/tuple [1, 2]\n')
+    (tmp_path / 'b.yaml').write_text('[' * 100_000)
+    monkeypatch.delattr(yaml, 'CSafeLoader', raising=False)
+    spec = importlib.util.spec_from_file_location('mmdense.serialization.slow', doors.__file__)
+    slow = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slow)
+    assert issubclass(slow.SafeLoader, yaml.SafeLoader)
+    with open(tmp_path / 'a.yaml') as file:
+        assert slow.SafeYamlHandler().load_from_fileobj(file) == dict(a=(1, 2))
+    with open(tmp_path / 'b.yaml') as file, pytest.raises(UserError, match='no YAML of plain data'):
+        slow.SafeYamlHandler().load_from_fileobj(file)
 
 
 @pytest.mark.parametrize('key', ['ann_file', 'proposal_file'])

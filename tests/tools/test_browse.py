@@ -30,11 +30,13 @@ def test_every_task(scope, place, run_tool):
     assert f'{total} of {total} samples' in out and len(pictures) == total
     assert next(iter(pictures)).startswith(('0_', '00_'))
     assert all(min(picture.shape[:2]) > 400 for picture in pictures.values())
-    assert run_tool('browse.py', DIGIT_CONFIGS[scope], '--out', 'again')[0] == 0
-    assert run_tool('browse.py', DIGIT_CONFIGS[scope], '--out', 'other', '--seed', 1)[0] == 0
-    again, other = read('again'), read('other')
-    assert all(np.array_equal(pictures[name], again[name]) for name in pictures)
-    assert not all(np.array_equal(pictures[name], other[name]) for name in pictures)
+    for seed, is_same in ((0, True), (1, False)):
+        some = ['--out', f'seed_{seed}', '--seed', seed, '--number', 3]
+        assert run_tool('browse.py', DIGIT_CONFIGS[scope], *some)[0] == 0
+        again = read(f'seed_{seed}')
+        assert len(again) == 3
+        same = [np.array_equal(pictures[name], picture) for name, picture in again.items()]
+        assert all(same) if is_same else not all(same)
 
 
 @pytest.mark.parametrize('scope', DIGIT_CONFIGS)

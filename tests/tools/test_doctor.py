@@ -30,6 +30,27 @@ def failure(name: str) -> Finding:
     return found
 
 
+@pytest.fixture(scope='module')
+def said() -> dict[tuple[str, ...], subprocess.CompletedProcess]:
+    """What commands have answered, which tests that leave the environment alone need not repeat."""
+    return {}
+
+
+@pytest.fixture
+def run_doctor(run_tool, said, monkeypatch):
+    """Runs the tool; a command that it starts is run once for all tests that use this."""
+    run = subprocess.run
+
+    def run_once(command: list[str], **options: object) -> subprocess.CompletedProcess:
+        key = tuple(command)
+        if key not in said:
+            said[key] = run(command, **options)
+        return said[key]
+
+    monkeypatch.setattr(subprocess, 'run', run_once)
+    return partial(run_tool, 'doctor.py')
+
+
 @pytest.fixture
 def distributions(monkeypatch):
     """Changes what is installed: versions by name, None for what is not there."""
@@ -68,8 +89,8 @@ def fake_module(monkeypatch, tmp_path):
 class TestHere:
     """The environment that runs the tests is a healthy one."""
 
-    def test_all_is_well(self, run_tool):
-        code, out, err = run_tool('doctor.py')
+    def test_all_is_well(self, run_doctor):
+        code, out, err = run_doctor()
         assert code == 0, out + err
         assert 'all is well' in out and 'FAIL' not in out and not err
         lines = {line.split()[0]: line for line in out.splitlines() if line}
@@ -79,8 +100,8 @@ class TestHere:
         for family in FAMILIES:
             assert family.backbone.__name__ in lines['backbones']
 
-    def test_json(self, run_tool):
-        code, out, _ = run_tool('doctor.py', '--json')
+    def test_json(self, run_doctor):
+        code, out, _ = run_doctor('--json')
         found = json.loads(out)
         assert code == 0 and found.keys() == {'installed', 'checks'}
         assert [check['name'] for check in found['checks']] == list(doctor.CHECKS)
@@ -100,10 +121,10 @@ class TestAnyPython:
         assert lines[1].split(': ')[1] == doctor.INSTALL
         assert '3 failed; mend the first one first' in result.stdout  # torch and OpenCV too
 
-    def test_torch_and_mmdense_do_not_import(self, run_tool, monkeypatch):
+    def test_torch_and_mmdense_do_not_import(self, run_doctor, monkeypatch):
         for name in ('torch', 'mmdense'):
             monkeypatch.setitem(sys.modules, name, None)
-        code, out, err = run_tool('doctor.py', '--json')
+        code, out, err = run_doctor('--json')
         assert code == 1 and not err
         checks = {check['name']: check for check in json.loads(out)['checks']}
         assert checks['torch']['status'] == 'FAIL' and checks['opencv']['status'] == 'ok'
