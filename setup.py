@@ -63,10 +63,12 @@ setup(
         'mmdense.families',
         'mmdense.heads',
         'mmdense.inference',
+        'mmdense.reporting',
         'mmdense.serialization',
         'mmdense.tools',
         'mmdense.data',
     ],
+    package_data={'mmdense.reporting': ['*.jinja']},
     include_package_data=False,
     cmdclass={'build_py': BuildWithMim},
     install_requires=[
@@ -80,6 +82,7 @@ setup(
         'timm>=1.0.21,<1.1',
         'numpy>=2,<2.3',
         'imaug>=0.4.3',
+        'jinja2>=3.1',
     ],
     extras_require={
         'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],

@@ -11,7 +11,17 @@ import pytest
 import yaml
 from helpers import ROOT
 
-PARTS = ('backbones', 'data', 'engine', 'families', 'heads', 'inference', 'serialization', 'tools')
+PARTS = (
+    'backbones',
+    'data',
+    'engine',
+    'families',
+    'heads',
+    'inference',
+    'reporting',
+    'serialization',
+    'tools',
+)
 
 
 @pytest.fixture(scope='module')
@@ -31,10 +41,14 @@ def wheel(tmp_path_factory) -> Path:
     return next(out.glob('mmdense-*.whl'))
 
 
+def find_files(part: Path) -> list[Path]:
+    return [*part.glob('*.py'), *part.glob('*.jinja')]
+
+
 def test_contents(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert 'mmdense/setup.py' not in names
-    own = [path for part in PARTS for path in (ROOT / part).glob('*.py')]
+    own = [path for part in PARTS for path in find_files(ROOT / part)]
     assert len(own) > 50
     for path in own:
         assert f'mmdense/{path.relative_to(ROOT)}' in names
