@@ -164,7 +164,9 @@ def get_xml(scene: Scene, i: int) -> str:
         x, y, width, height = get_box(polygon)
         corners = zip(('xmin', 'ymin', 'xmax', 'ymax'), (x, y, x + width, y + height))
         box = ''.join(f'<{tag}>{value}</{tag}>' for tag, value in corners)
-        lines.append(f'<object><name>{escape(CLASSES[label])}</name><bndbox>{box}</bndbox></object>')
+        lines.append(
+            f'<object><name>{escape(CLASSES[label])}</name><bndbox>{box}</bndbox></object>'
+        )
     return '\n'.join([*lines, '</annotation>'])
 
 
