@@ -49,8 +49,10 @@ def find_files(root: Path) -> list[Path]:
 
 
 def is_coco(path: Path) -> bool:
-    """By its name and words: a json that is cut short is one too."""
-    if path.stem.startswith(OTHER_TASKS) or not 0 < path.stat().st_size <= MAX_JSON:
+    """By its name or its words: a json that is cut short is one too."""
+    if path.stem.startswith('instances'):
+        return True
+    if path.stem.startswith(OTHER_TASKS) or not path.is_file() or path.stat().st_size > MAX_JSON:
         return False
     with path.open('rb') as file:
         content = file.read()

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..engine.pictures import is_below
-from ..errors import UserError
 from ..files import replacing
 from .folder import CLASSES, SEMANTIC, Folder, Instance, Sample
 from .masks import read_codes, relabel
@@ -113,11 +111,3 @@ def name_samples(samples: list[Sample]) -> dict[int, str]:
         used.add(Path(name).stem.lower())
         names[id(sample)] = name
     return names
-
-
-def check_target(out: Path, folder: Folder) -> None:
-    """Raise :class:`UserError` for a place of a copy that exists, or lies within the folder."""
-    if out.exists() or out.is_symlink():
-        raise UserError(f"--fix '{out}' exists; name a folder that does not")
-    if is_below(str(out), str(folder.root)):
-        raise UserError(f"--fix '{out}' lies within '{folder.root}'; name a folder beside it")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from ..engine.pictures import is_below
 from ..errors import UserError
-from .converting import check_target, name_samples, write_coco, write_lines, write_mask
+from .converting import name_samples, write_coco, write_lines, write_mask
 from .folder import CLASSES, SEMANTIC, Folder, Sample
 from .pictures import Picture
 
@@ -38,6 +39,14 @@ def write_copy(folder: Folder, pictures: dict[Path, Picture], out: Path) -> None
         raise UserError(f"--fix '{out}' cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_target(out: Path, folder: Folder) -> None:
+    """Raise :class:`UserError` for a place of a copy that exists, or lies within the folder."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--fix '{out}' exists; name a folder that does not")
+    if is_below(str(out), str(folder.root)):
+        raise UserError(f"--fix '{out}' lies within '{folder.root}'; name a folder beside it")
 
 
 def write_objects(

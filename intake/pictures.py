@@ -15,12 +15,14 @@ from PIL import Image, ImageOps
 from ..engine.data_checks import find_fault
 
 THREADS = 8
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 ORIENTATION = 0x0112  # of EXIF
 THUMBNAIL = 32  # pixels of a side
 HASH_SIDE = 8
 STEP = 2  # grey levels by which a pixel must exceed its neighbour to count
 MAX_BITS = 8  # of the hash's 64 that may differ between pictures that look alike
-MAX_LEVELS = 24  # of 255 that a pixel of their thumbnails may differ by
+MAX_LEVELS = 24  # of 255 by which a pixel of their grey thumbnails may differ
+MAX_MEAN = 8  # of 255, over all pixels and colours
 MAX_COMPARED = 20000  # pictures; beyond, only those with equal hashes are compared
 
 
@@ -126,7 +128,8 @@ def pair_equal(hashes: np.ndarray, order: list[int]) -> Iterator[tuple[int, list
 
 
 def are_alike(pictures: dict[Path, Picture], paths: list[Path], i: int, j: int) -> bool:
-    """Whether no pixel of two thumbnails differs by much; equal files do not count."""
+    """Whether two thumbnails differ in no pixel by much; equal files do not count."""
     a, b = pictures[paths[i]], pictures[paths[j]]
-    difference = np.abs(a.thumbnail.astype(np.int16) - b.thumbnail)
-    return a.digest != b.digest and int(difference.max()) <= MAX_LEVELS
+    difference = a.thumbnail.astype(np.float32) - b.thumbnail
+    grey = np.abs(difference @ GREY).max()
+    return a.digest != b.digest and grey <= MAX_LEVELS and np.abs(difference).mean() <= MAX_MEAN

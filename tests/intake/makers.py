@@ -20,7 +20,6 @@ CORNERS = {  # x and y of unit shapes
 }
 SIZE = (96, 64)  # width, height
 PHOTOGRAPHS = (data.astronaut, data.chelsea, data.coffee, data.rocket)
-SPLITS = {'train': range(48), 'val': range(48, 60)}
 
 
 class Scene(NamedTuple):
@@ -53,6 +52,12 @@ def make_scenes(number: int = 60, objects: int = 2, seed: int = 0) -> list[Scene
             found.append((label, polygon))
         scenes.append(Scene(picture, found))
     return scenes
+
+
+def get_splits(scenes: list[Scene]) -> dict[str, range]:
+    """Four fifths are to train on."""
+    border = 4 * len(scenes) // 5
+    return {'train': range(border), 'val': range(border, len(scenes))}
 
 
 def save(picture: np.ndarray, path: Path, **settings: object) -> None:
@@ -99,7 +104,7 @@ def get_coco(scenes: list[Scene], members: range, shaped: bool, places: str = ''
 
 
 def make_coco(root: Path, scenes: list[Scene], shaped: bool = True) -> None:
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / 'images' / split / name(i))
         content = get_coco(scenes, members, shaped)
@@ -108,9 +113,9 @@ def make_coco(root: Path, scenes: list[Scene], shaped: bool = True) -> None:
 
 def make_roboflow(root: Path, scenes: list[Scene], shaped: bool = True) -> None:
     for split, folder in (('train', 'train'), ('val', 'valid')):
-        for i in SPLITS[split]:
+        for i in get_splits(scenes)[split]:
             save(scenes[i].picture, root / folder / name(i))
-        content = get_coco(scenes, SPLITS[split], shaped)
+        content = get_coco(scenes, get_splits(scenes)[split], shaped)
         write(root / folder / '_annotations.coco.json', json.dumps(content))
 
 
@@ -140,7 +145,7 @@ def get_yolo(scene: Scene, shaped: bool) -> str:
 
 def make_yolo(root: Path, scenes: list[Scene], shaped: bool = True) -> None:
     """``images/<split>`` and ``labels/<split>``, named by a yaml."""
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / 'images' / split / name(i))
             write(root / 'labels' / split / f'{i:03}.txt', get_yolo(scenes[i], shaped))
@@ -151,7 +156,7 @@ def make_yolo(root: Path, scenes: list[Scene], shaped: bool = True) -> None:
 def make_yolo_inside(root: Path, scenes: list[Scene], shaped: bool = False) -> None:
     """``<split>/images`` and ``<split>/labels``, named by a text."""
     for split, folder in (('train', 'train'), ('val', 'valid')):
-        for i in SPLITS[split]:
+        for i in get_splits(scenes)[split]:
             save(scenes[i].picture, root / folder / 'images' / name(i))
             write(root / folder / 'labels' / f'{i:03}.txt', get_yolo(scenes[i], shaped))
     write(root / 'classes.txt', '\n'.join(CLASSES))
@@ -171,7 +176,7 @@ def get_xml(scene: Scene, i: int) -> str:
 
 
 def make_voc(root: Path, scenes: list[Scene]) -> None:
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / 'JPEGImages' / name(i))
             write(root / 'Annotations' / f'{i:03}.xml', get_xml(scenes[i], i))
@@ -180,7 +185,7 @@ def make_voc(root: Path, scenes: list[Scene]) -> None:
 
 
 def make_plain_xml(root: Path, scenes: list[Scene]) -> None:
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / split / name(i))
             write(root / split / f'{i:03}.xml', get_xml(scenes[i], i))
@@ -188,7 +193,7 @@ def make_plain_xml(root: Path, scenes: list[Scene]) -> None:
 
 def make_masks(root: Path, scenes: list[Scene]) -> None:
     """Index PNGs with a palette, in folders of splits, named by a text."""
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / 'images' / split / name(i))
             mask = Image.fromarray(get_mask(scenes[i]))
@@ -210,7 +215,7 @@ def make_colours(root: Path, scenes: list[Scene]) -> None:
 
 def make_values(root: Path, scenes: list[Scene]) -> None:
     """Masks with values that nothing names."""
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             save(scenes[i].picture, root / split / 'images' / name(i))
             save(get_mask(scenes[i]) * 50, root / split / 'annotations' / name(i))
@@ -218,7 +223,7 @@ def make_values(root: Path, scenes: list[Scene]) -> None:
 
 def make_classes(root: Path, scenes: list[Scene]) -> None:
     """A picture's class is that of its first object."""
-    for split, members in SPLITS.items():
+    for split, members in get_splits(scenes).items():
         for i in members:
             place = root / split / CLASSES[scenes[i].objects[0][0]]
             save(scenes[i].picture, place / name(i))
