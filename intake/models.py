@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,14 @@ def find_model(name: str | None, task: str) -> Path:
             f"--model '{name}' is no config of ours: name a file of configs/, for example "
             f'{DEFAULTS[task]}'
         )
-    check_task(read_config(str(path)), name, task)
+    check_task(read_model(path), name, task)
     return path
+
+
+@functools.cache
+def read_model(path: Path) -> Config:
+    """A config of ours, which takes a second to read; nobody changes it."""
+    return read_config(str(path))
 
 
 def check_task(cfg: Config, name: str, task: str) -> None:
