@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 WIDTH = 100
 INDENT = '    '
 
@@ -47,6 +49,17 @@ def take_apart(value: object) -> tuple[list[tuple[str, object]] | None, str, str
     if isinstance(value, tuple):
         return [('', child) for child in value], '(', ')'
     return None, '', ''
+
+
+def write_comment(text: str) -> str:
+    """A text behind number signs, on as many lines as it takes."""
+    return textwrap.fill(text, WIDTH, initial_indent='# ', subsequent_indent='# ')
+
+
+def write_docstring(title: str, command: str) -> str:
+    """A module's: what it is, and the command that runs it."""
+    title, command = (text.replace('\\', '\\\\').replace('"', '\\"') for text in (title, command))
+    return f'"""{title}\n\n    {command}\n"""'
 
 
 def write_assignment(name: str, value: object) -> str:

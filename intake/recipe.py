@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .code import Name, write_assignment
+from .code import Name, write_assignment, write_comment, write_docstring
 from .datasets import FORMS, make_dataset, set_classes
 from .examining import Examination
 from .folder import CLASSES, SEMANTIC
@@ -24,6 +24,7 @@ WORKERS = 4  # that load pictures for each GPU
 SHARE = 0.1  # of the training, over which weights are averaged
 MOMENTA = (2e-4, 0.2)  # of the average
 WARM_UP = 100  # iterations at most
+WRITTEN = 'Written by tools/train.py --data, which writes it anew: copy it before you change it.'
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,9 @@ def write_recipe(
     parts += ['', *write_model(cfg, len(folder.classes))]
     parts += ['', *write_loaders(cfg, folder.task, root, data, recipe)]
     parts += ['', *write_schedule(cfg, folder.task, recipe)]
-    command = f'python tools/train.py {work_dir}.py'
-    title = f'{describe(examination)}.'
-    notes = ''.join(f'# {note}\n' for note in folder.notes)
-    return (
-        f'"""{title}\n\n    {command}\n"""\n\n'
-        '# Written by tools/train.py --data, which writes it anew: copy it before you change it.\n'
-        f'{notes}' + '\n'.join(parts) + '\n'
-    )
+    docstring = write_docstring(f'{describe(examination)}.', f'python tools/train.py {work_dir}.py')
+    notes = map(write_comment, [WRITTEN, *folder.notes])
+    return '\n'.join([docstring, '', *notes, *parts, ''])
 
 
 def make_palette(number: int) -> list[list[int]]:
@@ -144,7 +140,7 @@ def write_model(cfg: Config, number: int) -> list[str]:
     lines = []
     file = init.get('checkpoint')
     if file and not Path(file).is_file():
-        lines.append(f"# '{file}' is not there: the backbone starts from scratch.")
+        lines.append(write_comment(f"'{file}' is not there: the backbone starts from scratch"))
         model['backbone'] = dict(model.get('backbone') or {}, init_cfg=None)
     lines.append(write_assignment('model', model))
     preprocessor = cfg.get('data_preprocessor') or {}
@@ -161,7 +157,7 @@ def write_loaders(
 
     workers = WORKERS if torch.cuda.is_available() else 0
     common = dict(num_workers=workers, persistent_workers=workers > 0)
-    lines = [f'# {recipe.why[0].capitalize()}.']
+    lines = [write_comment(recipe.why[0])]
     for split, source in (('train', 'train'), ('val', 'val'), ('test', 'test')):
         loader = f'{split}_dataloader'
         if split == 'test' and 'test' not in data:
@@ -214,21 +210,27 @@ def write_schedule(cfg: Config, task: str, recipe: Recipe) -> list[str]:
     optimizer = dict(optimizer=dict(lr=recipe.lr), accumulative_counts=recipe.counts)
     loop = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=1)
     lines = [
-        f'# {recipe.why[1].capitalize()}.',
+        write_comment(recipe.why[1]),
         write_assignment('optim_wrapper', optimizer),
         write_assignment('auto_scale_lr', dict(base_batch_size=recipe.batch * recipe.processes)),
-        f'# {recipe.why[2]}.',
+        write_comment(recipe.why[2]),
         write_assignment('train_cfg', loop),
         write_assignment('param_scheduler', schedule),
-        '# The last checkpoint and the best one are kept.',
+        write_comment('the last checkpoint and the best one are kept'),
         write_assignment('default_hooks', hooks),
-        '# Weights are averaged over about a tenth of the training; the average is what is',
-        f'# evaluated and saved. {patience} epochs without a better one end the training.',
+        write_comment(
+            'weights are averaged over about a tenth of the training, and the average is evaluated '
+            f'and saved; {patience} epochs without a better one end the training'
+        ),
         write_assignment('custom_hooks', [averages, stopping]),
         write_assignment('log_processor', dict(by_epoch=True)),
     ]
-    if importlib.util.find_spec('tensorboard'):
+    if has_tensorboard():
         backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
         lines.append(write_assignment('vis_backends', backends))
         lines.append(write_assignment('visualizer', dict(vis_backends=Name('vis_backends'))))
     return lines
+
+
+def has_tensorboard() -> bool:
+    return importlib.util.find_spec('tensorboard') is not None
