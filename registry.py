@@ -26,6 +26,9 @@ HOOKS = _registry(
     'engine.sharding',
 )
 MODEL_WRAPPERS = _registry(mmengine.MODEL_WRAPPERS, 'engine.sharding')
+METRICS = _registry(
+    mmengine.METRICS, 'reporting.classifier', 'reporting.detector', 'reporting.segmentor'
+)
 LOOPS = _registry(mmengine.LOOPS, 'engine.loops')
 OPTIM_WRAPPERS = _registry(mmengine.OPTIM_WRAPPERS, 'engine.amp')
 OPTIM_WRAPPER_CONSTRUCTORS = _registry(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')

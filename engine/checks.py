@@ -192,11 +192,11 @@ def check_pretrained(model: nn.Module) -> None:
                 select_pretrained(module, state, entry['checkpoint'], entry.get('prefix'))
 
 
-def check_work_dir(work_dir: str) -> None:
-    """The folder can be written, or made."""
+def check_work_dir(work_dir: str, flag: str = '--work-dir') -> None:
+    """The folder that an argument names can be written, or made."""
     folder = Path(work_dir).absolute()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--work-dir '{work_dir}' is a file; choose another")
+        raise UserError(f"{flag} '{work_dir}' is a file; choose another")
     while not folder.exists():
         folder = folder.parent
     try:
@@ -204,5 +204,5 @@ def check_work_dir(work_dir: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"--work-dir '{work_dir}' cannot be written: {error.strerror} in '{folder}'"
+            f"{flag} '{work_dir}' cannot be written: {error.strerror} in '{folder}'"
         ) from error

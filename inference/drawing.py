@@ -119,7 +119,8 @@ def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:
             maps = {key: enlarge(value, factor) for key, value in field.items()}
             setattr(sample, name, PixelData(metainfo=field.metainfo, **maps))
     for name in {'gt_instances', 'pred_instances'} & set(sample.keys()):
-        found = sample.get(name)
+        found = sample.get(name).clone()  # which a sample's own clone shares
+        setattr(sample, name, found)
         if 'bboxes' in found:
             found.bboxes = getattr(found.bboxes, 'tensor', found.bboxes) * factor
         if 'masks' not in found or factor == 1:

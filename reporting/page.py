@@ -34,12 +34,14 @@ class Table:
         columns: Their names.
         rows: A cell for each column: text, a number, or None where there is none.
         caption: What it shows, in a sentence.
+        decimals: Of the numbers that are not whole; by default as many as make four digits.
     """
 
     kind: ClassVar[str] = 'table'
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     caption: str = ''
+    decimals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,25 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(show=show, embed=embed, embed_plot=embed_plot)
-    environment.tests.update(text=lambda part: isinstance(part, str), right=is_number)
+    environment.filters.update(numeric=find_numeric)
+    environment.tests.update(text=lambda part: isinstance(part, str))
     return environment.get_template('page.html.jinja').render(page=page)
 
 
-def is_number(value: object) -> bool:
-    """Whether a cell is to stand on the right: a number, or none."""
-    return value is None or isinstance(value, int | float | np.number)
+def find_numeric(table: Table) -> list[bool]:
+    """Of each column, whether it has numbers alone, or none: they stand on the right."""
+    kinds = int | float | np.number | None
+    return [all(isinstance(row[i], kinds) for row in table.rows) for i in range(len(table.columns))]
 
 
-def show(value: object) -> str:
-    """A cell as text: whole numbers in thousands, others to four digits, none as a dash."""
+def show(value: object, decimals: int | None = None) -> str:
+    """A cell as text: whole numbers in thousands, others to so many decimals, none as a dash."""
     if value is None or value != value:
         return NOTHING
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f'{value:,}'
     if isinstance(value, float | np.floating):
-        return f'{value:.4g}'
+        return f'{value:.4g}' if decimals is None else f'{value:.{decimals}f}'
     return str(value)
 
 

@@ -29,6 +29,7 @@ NAMES = {
         'ShardedCheckpointHook',
     ],
     'MODEL_WRAPPERS': ['FullyShardedModel'],
+    'METRICS': ['ReportedAccuracy', 'ReportedCocoMetric', 'ReportedIoUMetric'],
     'LOOPS': ['EpochBasedTrainLoop', 'IterBasedTrainLoop'],
     'OPTIM_WRAPPERS': ['CPUAmpOptimWrapper'],
     'OPTIM_WRAPPER_CONSTRUCTORS': [

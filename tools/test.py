@@ -12,6 +12,7 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.engine import launch
 from mmdense.engine.building import build_runner
 from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
+from mmdense.reporting.evaluation import enable_report, find_report_path, write_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +27,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='write pictures of the predictions to this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--report',
+        nargs='?',
+        const='',
+        metavar='FILE',
+        help='write a page about the results (default: report.html in the work dir)',
+    )
     return parser.parse_args()
 
 
@@ -39,12 +47,20 @@ def main() -> None:
         enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
     if args.out:
         enable_dump(cfg, args.out)
+    if args.report is not None:
+        enable_report(cfg)
+        report = find_report_path(cfg, args.report)
     launch.check_once(cfg, ('test_dataloader',), whole_model=True)
     if not launch.is_main_process():
         # mmengine's hook would write the one file of metrics from every process at once.
         cfg.setdefault('default_hooks', {})['logger'] = None
-    if not args.dry_run:
-        build_runner(cfg).test()
+    if args.dry_run:
+        return
+    runner = build_runner(cfg)
+    metrics = runner.test()
+    if args.report is not None and launch.is_main_process():
+        write_report(cfg, runner.test_evaluator.metrics, metrics, report)
+        print(f"report: '{report}'")
 
 
 if __name__ == '__main__':

@@ -34,4 +34,6 @@ def test_overlay_lies_on_its_objects():
         assert overlay.shape == (500, 500, 3)
         assert inside[0] - inside[1] > 50  # red, in RGB
         assert abs(outside[0] - outside[1]) < 10
-    assert sample.pred_sem_seg.data.shape == (1, 100, 100)  # it is not changed
+    assert sample.pred_sem_seg.data.shape == (1, 100, 100)  # they are not changed
+    assert samples['mmdet'].pred_instances.masks.shape == (1, 100, 100)
+    assert samples['mmdet'].pred_instances.bboxes.tolist() == [[30, 20, 50, 60]]

@@ -218,18 +218,20 @@ def test_evaluation_by_two_processes_equals_one(there, run_tool):
     if torch.cuda.is_available():
         pytest.skip('about processes on the CPU')
     scope, place = there
-    metrics = []
+    metrics, pages = [], []
     for processes in (1, 2):
         target = place / f'tested_by_{processes}'
         command = [DIGIT_CONFIGS[scope], 'run/epoch_2.pth']
-        more = ['--work-dir', target, *options(scope)]
+        more = ['--work-dir', target, '--report', *options(scope)]
         if processes == 1:
             works(run_tool('test.py', *command, *more))
         else:
             launch_two(place, scope, 'test', command, more)
         result = json.loads(next(target.glob('*/*.json')).read_text())
         metrics.append({k: v for k, v in result.items() if k not in ('time', 'data_time')})
+        pages.append((target / 'report.html').read_text())
     assert metrics[0] == metrics[1] and METRICS[scope] in metrics[0]
+    assert pages[0] == pages[1]
 
 
 class TestBadInput:
