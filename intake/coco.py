@@ -159,10 +159,13 @@ class Reader:
         for folder in [*list_folders(root / 'images'), *list_folders(root)]:
             if split and find_split(folder.name) == split:
                 places += [folder, folder / 'images']
-        names = [str(image['file_name']) for image in self.content['images'][:SNIFFED]]
-        names = [name for name in names if '\0' not in name]
-        places = [place for place in places if place.is_dir()]
-        return max(places, key=lambda place: sum((place / name).is_file() for name in names))
+        names = [image['file_name'] for image in self.content['images'][:SNIFFED]]
+
+        def count_files(place: Path) -> int:
+            paths = [join_inside(place, name, root) for name in names]
+            return sum(path is not None and path.is_file() for path in paths)
+
+        return max(filter(Path.is_dir, places), key=count_files)
 
     def is_complete(self) -> bool:
         """Whether the toolbox reads it as it is."""

@@ -39,9 +39,7 @@ def find_batch(cfg: Config, most: int) -> int:
     while batch <= most and fits(cfg, batch):
         batch *= 2
     if batch == 1:
-        raise UserError(
-            "not one picture fits into the GPU's memory: choose a smaller --model, or add --amp"
-        )
+        raise UserError("not one picture fits into the GPU's memory: choose a smaller --model")
     return batch // 2
 
 

@@ -164,7 +164,7 @@ def list_files(folder: Path, suffixes: Iterable[str], deep: bool = False) -> lis
         found += [
             Path(place, name)
             for name in sorted(names)
-            if name.lower().endswith(suffixes) and not name.startswith('.')
+            if name.lower().endswith(suffixes) and name.isprintable() and not name.startswith('.')
         ]
     return found
 

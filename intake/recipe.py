@@ -158,21 +158,22 @@ def write_loaders(
     workers = WORKERS if torch.cuda.is_available() else 0
     common = dict(num_workers=workers, persistent_workers=workers > 0)
     lines = [write_comment(recipe.why[0])]
-    for split, source in (('train', 'train'), ('val', 'val'), ('test', 'test')):
+    for split in ('train', 'val', 'test'):
         loader = f'{split}_dataloader'
         if split == 'test' and 'test' not in data:
             lines += ['test_dataloader = val_dataloader', 'test_evaluator = val_evaluator']
             continue
         shuffle = split == 'train'
-        settings = dict(batch_size=recipe.batch if shuffle else max(recipe.batch // 2, 1))
+        is_alone = task == SEMANTIC and not shuffle  # the toolbox stacks no pictures of two sizes
+        settings = dict(batch_size=1 if is_alone else recipe.batch)
         settings |= common
         if shuffle:
             settings['drop_last'] = True
         settings['sampler'] = dict(_delete_=True, type='DefaultSampler', shuffle=shuffle)
-        settings['dataset'] = make_dataset(cfg[loader].dataset, task, root, data[source])
+        settings['dataset'] = make_dataset(cfg[loader].dataset, task, root, data[split])
         lines.append(write_assignment(loader, settings))
         if not shuffle:
-            evaluator = FORMS[task].evaluate(data[source], task != CLASSES and has_masks(cfg))
+            evaluator = FORMS[task].evaluate(data[split], task != CLASSES and has_masks(cfg))
             lines.append(write_assignment(f'{split}_evaluator', evaluator))
     return lines
 

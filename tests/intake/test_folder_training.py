@@ -11,6 +11,7 @@ import torch
 from helpers import check_fails, load_config
 from makers import CLASSES, write
 from mmengine.config import Config
+from PIL import Image
 
 from mmdense.engine.building import build_model
 from mmdense.engine.checks import check_run
@@ -40,7 +41,7 @@ TRAININGS = {  # by maker: the config, and the metric that it ends with
 }
 
 
-def few(number: int = 4) -> list[str]:
+def few(number: int = 2) -> list[str]:
     """Options for a training of few pictures."""
     options = [f'train_dataloader.dataset.indices={number}', 'val_dataloader.dataset.indices=2']
     return ['--cfg-options', *options]
@@ -51,7 +52,11 @@ def few(number: int = 4) -> list[str]:
 def test_folder_trains(maker, own, run_tool):
     """For one epoch; and its config by itself, as any other, goes on for another."""
     config, metric = TRAININGS[maker]
-    code, out, err = run_tool('train.py', '--data', own(maker), '--epochs', 1, *few())
+    root = own(maker)
+    for file in ('images/014.png', 'labels/014_mask.png') if maker == 'colours' else ():
+        with Image.open(root / file) as image:  # pictures of two sizes
+            image.crop((0, 0, 90, 50)).save(root / file)
+    code, out, err = run_tool('train.py', '--data', root, '--epochs', 1, *few())
     assert code == 0, err[-3000:]
     path, work_dir = Path('work_dirs/shapes', f'{config}.py'), Path('work_dirs/shapes', config)
     assert f"config: '{path}'" in out and path.is_file()
@@ -115,6 +120,16 @@ def collect(node: object, found: dict[str, set]) -> None:
 def test_what_the_toolbox_reads_is_not_converted(maker, own):
     prepare(examine(own(maker)), None, None)
     assert not Path('work_dirs/shapes/data').exists()
+
+
+def test_a_test_split_is_tested_on(own):
+    root = own('classes')
+    for path in sorted(root.glob('train/*/*.png'))[::4]:
+        (root / 'test' / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(root / 'test' / path.parent.name / path.name)
+    path, _ = prepare(examine(root), None, None)
+    cfg = read_config(str(path))
+    assert [len(build_dataset(cfg, split)) for split in ('train', 'val', 'test')] == [9, 3, 3]
 
 
 @pytest.mark.parametrize('maker', ['yolo', 'single json', 'voc'])
