@@ -21,6 +21,7 @@ from .folder import (
     list_folders,
     read_text,
 )
+from .shapes import is_number
 
 NAME = 'COCO json'
 LOOKED_FOR = 'a COCO json in annotations/, beside images/, in the folder or in train/ and valid/'
@@ -172,7 +173,8 @@ class Reader:
         every = self.content['annotations']
         return (
             all('width' in image and 'height' in image for image in self.content['images'])
-            and all('area' in a and 'iscrowd' in a and 'bbox' in a for a in every)
+            and all('bbox' in a and a.get('iscrowd') in (0, 1) for a in every)
+            and all(is_number(a.get('area')) and a['area'] > 0 for a in every)
             and len(self.content['categories']) == len(self.names)
         )
 
@@ -187,6 +189,8 @@ class Reader:
         for annotation in self.content['annotations']:
             place = f'annotation {annotation["id"]}'
             sample = samples.get(annotation['image_id'])
+            if sample is None and annotation['image_id'] in samples:
+                continue
             if sample is None:
                 text = f'no image has the id {annotation["image_id"]}'
                 self.fault('unknown image id', place, text)
@@ -196,7 +200,7 @@ class Reader:
                 text = f'no category has the id {annotation["category_id"]}'
                 self.fault('unknown category', place, text)
             sample.instances.append(self.read_instance(annotation, label))
-        return list({id(sample): sample for sample in samples.values()}.values())
+        return [sample for sample in samples.values() if sample]
 
     def read_categories(self) -> dict:
         """The label of each id; the classes are those of the folder's first json, and new ones."""
@@ -217,20 +221,24 @@ class Reader:
             self.fault('gapped category ids', f'category {b}', f'follows {a}')
         return labels
 
-    def read_images(self) -> dict[object, Sample]:
-        """The samples by id; of several with one id, the first gets the annotations."""
-        samples: dict[object, Sample] = {}
+    def read_images(self) -> dict[object, Sample | None]:
+        """The samples by id; of several with one id, the first gets the annotations.
+
+        None stands for one whose file is outside.
+        """
+        samples: dict[object, Sample | None] = {}
         for image in self.content['images']:
             id_, name = image['id'], image['file_name']
             place = f'image id {id_}'
             picture = join_inside(self.pictures, name, self.folder.root)
             if picture is None:
                 self.fault('outside', place, f"'{name}' is no file below the folder")
+                samples.setdefault(id_)
                 continue
             sides = (image.get('width'), image.get('height'))
             size = sides if all(isinstance(side, int) for side in sides) else None
             sample = Sample(picture, f'{self.folder.name(self.path)}: {place}', size)
-            if id_ in samples:
+            if samples.get(id_):
                 first = self.folder.name(samples[id_].picture)
                 self.fault('double image id', place, f"'{name}' and '{first}' share it")
                 id_ = ('again', len(samples))

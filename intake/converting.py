@@ -36,8 +36,7 @@ def convert(folder: Folder, target: Path) -> dict[str, dict]:
             found = dict(ann_file=write_lines(lines, target / f'{split}.txt'))
         else:
             path = target / f'instances_{split}.json'
-            name = lambda sample: folder.name(sample.picture)  # noqa: E731
-            write_coco(folder, samples, path, name)
+            write_coco(folder, samples, path, lambda sample: folder.name(sample.picture))
             found = dict(ann_file=os.path.abspath(path), data_prefix=dict(img=''))
         settings[split] = dict(found, data_root=os.path.join(root, found.get('data_root', ''), ''))
     return settings

@@ -55,7 +55,7 @@ def find_first(examination: Examination) -> dict[str, Sample]:
 
 def find_frame(sample: Sample, picture: Picture) -> tuple[tuple[int, int], bool]:
     """The (width, height) that annotations count in, and whether that is of the turned picture."""
-    stated = sample.size or (read_size(str(sample.mask)) if sample.mask else None)
+    stated = read_size(str(sample.mask)) if sample.mask else sample.size
     as_stored = picture.turned and stated == picture.stored != picture.size
     return (picture.stored, False) if as_stored else (picture.size, True)
 
@@ -117,7 +117,9 @@ def mend_instance(
         sound = replace(sound, box=find_box(instance), polygons=None, rle=None)
     faults = [kind for kind, _ in find_shape_faults(sound, size, shaped)]
     if faults == ['box beyond']:
-        clipped = [clip(polygon, size) for polygon in polygons if shaped]
+        clipped = [p for p in (clip(p, size) for p in polygons if shaped) if is_polygon(p)]
+        if shaped and polygons and not clipped:
+            return None, 'box outside'
         box = clip_box(find_box(sound), size)
         return replace(sound, box=box, polygons=clipped or None), CLIPPED
     if faults:

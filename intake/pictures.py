@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from ..engine.data_checks import find_fault
 
@@ -23,6 +24,7 @@ STEP = 2  # grey levels by which a pixel must exceed its neighbour to count
 MAX_BITS = 8  # of the hash's 64 that may differ between pictures that look alike
 MAX_LEVELS = 24  # of 255 by which a pixel of their grey thumbnails may differ
 MAX_MEAN = 8  # of 255, over all pixels and colours
+CANDIDATES = 50  # pictures of near hashes that each is compared with at most
 MAX_COMPARED = 20000  # pictures; beyond, only those with equal hashes are compared
 
 
@@ -55,7 +57,8 @@ def look(paths: Sequence[Path]) -> dict[Path, Picture]:
     """Read all of these pictures."""
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(paths, pool.map(look_at, paths)))
+        found = tqdm(pool.map(look_at, paths), 'pictures', len(paths), disable=None)
+        return dict(zip(paths, found))
 
 
 def look_at(path: Path) -> Picture:
@@ -104,14 +107,24 @@ def get_hash(thumbnail: Image.Image) -> int:
 
 
 def find_alike(pictures: dict[Path, Picture]) -> list[tuple[Path, Path]]:
-    """Pairs of files of other content that look the same: saved again, or in another size."""
-    paths = [path for path, picture in pictures.items() if picture.thumbnail is not None]
+    """Pairs of files of other content that look the same: saved again, or in another size.
+
+    Of equal files the first stands for all.
+    """
+    contents: dict[str, Path] = {}
+    for path, picture in pictures.items():
+        if picture.thumbnail is not None:
+            contents.setdefault(picture.digest, path)
+    paths = [*contents.values()]
     hashes = np.array([pictures[path].bits for path in paths], dtype=np.uint64)
     order = np.argsort(hashes, kind='stable').tolist() if len(paths) > MAX_COMPARED else None
-    found = []
-    for first, others in pair_equal(hashes, order) if order else pair_near(hashes):
-        found += [(paths[first], paths[j]) for j in others if are_alike(pictures, paths, first, j)]
-    return found
+    pairs = pair_equal(hashes, order) if order else pair_near(hashes)
+    return [
+        (paths[first], paths[other])
+        for first, others in pairs
+        for other in others[:CANDIDATES]
+        if are_alike(pictures[paths[first]], pictures[paths[other]])
+    ]
 
 
 def pair_near(hashes: np.ndarray) -> Iterator[tuple[int, list[int]]]:
@@ -127,9 +140,8 @@ def pair_equal(hashes: np.ndarray, order: list[int]) -> Iterator[tuple[int, list
         yield first, [second] if hashes[first] == hashes[second] else []
 
 
-def are_alike(pictures: dict[Path, Picture], paths: list[Path], i: int, j: int) -> bool:
-    """Whether two thumbnails differ in no pixel by much; equal files do not count."""
-    a, b = pictures[paths[i]], pictures[paths[j]]
+def are_alike(a: Picture, b: Picture) -> bool:
+    """Whether two thumbnails differ in no pixel by much."""
     difference = a.thumbnail.astype(np.float32) - b.thumbnail
     grey = np.abs(difference @ GREY).max()
-    return a.digest != b.digest and grey <= MAX_LEVELS and np.abs(difference).mean() <= MAX_MEAN
+    return bool(grey <= MAX_LEVELS and np.abs(difference).mean() <= MAX_MEAN)

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from .code import Name, write_assignment, write_comment, write_docstring
@@ -17,9 +18,9 @@ from .folder import CLASSES, SEMANTIC
 from .models import has_masks, read_model
 from .summary import describe
 
-PASSES = 6000  # of pictures in a training; as many epochs as that takes,
-EPOCHS = (12, 60)  # within these bounds
-STEPS = 4  # in an epoch at least: a step takes no larger share of the pictures
+PASSES = 20000  # of pictures in a training; as many epochs as that takes,
+EPOCHS = (12, 100)  # within these bounds
+STEPS = 10  # in an epoch at least: a step takes no larger share of the pictures
 WORKERS = 4  # that load pictures for each GPU
 SHARE = 0.1  # of the training, over which weights are averaged
 MOMENTA = (2e-4, 0.2)  # of the average
@@ -153,8 +154,6 @@ def write_loaders(
     cfg: Config, task: str, root: str, data: dict[str, dict], recipe: Recipe
 ) -> list[str]:
     """Data loaders and evaluators."""
-    import torch
-
     workers = WORKERS if torch.cuda.is_available() else 0
     common = dict(num_workers=workers, persistent_workers=workers > 0)
     lines = [write_comment(recipe.why[0])]

@@ -13,7 +13,7 @@ from .faults import count_classes
 from .folder import CLASSES, SEMANTIC, Fault
 from .kinds import KINDS
 from .models import Input
-from .shapes import find_box, is_box
+from .shapes import find_box
 
 UNITS = {SEMANTIC: 'pixels', CLASSES: 'pictures'}  # what is counted of a class; else objects
 SMALL = 0.05  # share of objects below the finest stride that is worth a word
@@ -56,11 +56,30 @@ def count_each_class(examination: Examination) -> Rows:
     return Rows(f'Classes: {unit} in each split', ('class', *folder.splits), rows)
 
 
+def measure_classes(examination: Examination) -> Rows:
+    """Sizes of the objects of each class."""
+    sides: dict[int, list[float]] = {}
+    pictures: Counter[int] = Counter()
+    for _, sample in examination.folder.samples():
+        pictures.update({i.label for i in sample.instances})
+        for instance in sample.instances:
+            box = find_box(instance)
+            if box:
+                sides.setdefault(instance.label, []).append(max(box[2] * box[3], 0) ** 0.5)
+    rows = []
+    for label, name in enumerate(examination.folder.classes):
+        found = sides.get(label) or [0]
+        sizes = (f'{pick(found):.0f}' for pick in (np.min, np.median, np.max))
+        rows.append([name, pictures[label], *sizes])
+    caption = 'Classes: pictures with them, and sides of squares as large as their boxes, in pixels'
+    return Rows(caption, ('class', 'pictures', 'smallest', 'median', 'largest'), rows)
+
+
 def measure_objects(examination: Examination, seen: Input) -> np.ndarray:
     """Sides of squares as large as the boxes, in pixels of a model's input."""
     sides = []
     for _, sample in examination.folder.samples():
-        boxes = [find_box(i) for i in sample.instances if i.box is None or is_box(i.box)]
+        boxes = [find_box(instance) for instance in sample.instances]
         if sample.size:
             factor = seen.get_factor(sample.size)
             sides += [factor * max(b[2] * b[3], 0) ** 0.5 for b in boxes if b]

@@ -18,6 +18,7 @@ from .summary import (
     count_kinds,
     count_splits,
     describe,
+    measure_classes,
 )
 
 WIDTH = 120
@@ -39,7 +40,7 @@ def show(examination: Examination, seen: Input | None) -> None:
     tables = [count_splits(examination), count_each_class(examination)]
     if seen and examination.folder.task not in (SEMANTIC, CLASSES):
         rows, word = compare_with_strides(examination, seen)
-        tables.append(rows)
+        tables += [measure_classes(examination), rows]
     else:
         word = None
     for rows in tables:

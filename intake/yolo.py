@@ -28,6 +28,7 @@ from .folder import (
 NAME = 'YOLO'
 LOOKED_FOR = 'YOLO text files in labels/, labels/train/ or train/labels/ beside images/'
 NAMES = ('classes.txt', 'labels.txt', 'obj.names')
+MAX_CLASSES = 10000
 CORNERS = 3  # that a polygon has at least
 BOX = 5  # words of a line
 
@@ -81,8 +82,8 @@ def read_classes(folder: Folder) -> list[str]:
             folder.faults.append(Fault('malformed file', folder.name(path), f'no yaml: {text}'))
             continue
         names = content.get('names') if isinstance(content, dict) else None
-        if isinstance(names, dict) and all(isinstance(key, int) for key in names):
-            names = [names.get(i, f'class {i}') for i in range(max(names) + 1)]
+        if isinstance(names, dict) and names.keys() <= {*range(MAX_CLASSES)}:
+            names = [names.get(i, f'class {i}') for i in range(max(names, default=-1) + 1)]
         if isinstance(names, list) and names:
             return [str(name) for name in names]
     for place in (root, root / 'labels'):
@@ -94,7 +95,7 @@ def read_classes(folder: Folder) -> list[str]:
         for path in list_labels(labels):
             words = [line.split() for line in read_safely(folder, path)]
             highest = max([highest, *(int(w[0]) for w in words if w and w[0].isdecimal())])
-    if not 0 <= highest < 10000:
+    if not 0 <= highest < MAX_CLASSES:
         raise UserError(f"'{root}' names no classes: write classes.txt, one class a line")
     folder.notes.append('no names of classes were found: they are numbers')
     return [str(number) for number in range(highest + 1)]

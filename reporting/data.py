@@ -23,6 +23,7 @@ from ..intake.summary import (
     count_kinds,
     count_splits,
     describe,
+    measure_classes,
     measure_objects,
 )
 from .page import Gallery, Page, Picture, Plot, Section, Table, write_page
@@ -96,7 +97,7 @@ def compare_objects(examination: Examination, seen: Input) -> Iterator[Section]:
         return
     rows, word = compare_with_strides(examination, seen)
     sides = measure_objects(examination, seen)
-    parts: list[str | Table | Plot] = [as_table(rows)]
+    parts: list[str | Table | Plot] = [as_table(measure_classes(examination)), as_table(rows)]
     if (sides > 0).any():
         figure = Figure(figsize=(8, 3), layout='constrained')
         axis = figure.subplots()

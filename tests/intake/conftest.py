@@ -1,10 +1,13 @@
 """The shapes of makers.py, and folders of them."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from makers import MAKERS, Scene, make_scenes
+
+from mmdense.intake.examining import Examination, examine
 
 
 @pytest.fixture(scope='session')
@@ -24,6 +27,12 @@ def made(scenes, tmp_path_factory) -> Callable[[str], Path]:
         return folders[name]
 
     return make
+
+
+@pytest.fixture(scope='session')
+def examined(made) -> Callable[[str], Examination]:
+    """By name of a maker: what is found in its folder, which tests leave as it is."""
+    return functools.cache(lambda name: examine(made(name)))
 
 
 @pytest.fixture

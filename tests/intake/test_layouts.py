@@ -30,8 +30,8 @@ MASKS = ('masks', 'colours', 'values')
 
 
 @pytest.mark.parametrize('maker', MAKERS)
-def test_sound_folders_have_no_fault(maker, made):
-    examination = examine(made(maker))
+def test_sound_folders_have_no_fault(maker, examined):
+    examination = examined(maker)
     folder = examination.folder
     assert folder.layout == MAKERS[maker].layout
     assert examination.faults == []
@@ -44,17 +44,17 @@ def test_sound_folders_have_no_fault(maker, made):
 
 
 @pytest.mark.parametrize('maker', MAKERS)
-def test_splits_are_those_of_the_folder(maker, made, scenes):
+def test_splits_are_those_of_the_folder(maker, examined, scenes):
     if not MAKERS[maker].splits:
         pytest.skip('it has none')
     for split, members in get_splits(scenes).items():
-        found = {sample.picture.name for sample in examine(made(maker)).folder.splits[split]}
+        found = {sample.picture.name for sample in examined(maker).folder.splits[split]}
         assert found == {name(i) for i in members}
 
 
 @pytest.mark.parametrize('maker', BOXES)
-def test_boxes_are_those_that_were_drawn(maker, made, scenes):
-    folder = examine(made(maker)).folder
+def test_boxes_are_those_that_were_drawn(maker, examined, scenes):
+    folder = examined(maker).folder
     assert tuple(folder.classes) == CLASSES
     shaped = maker in SHAPES
     assert folder.task == ('instance segmentation' if shaped else 'detection')
@@ -69,8 +69,8 @@ def test_boxes_are_those_that_were_drawn(maker, made, scenes):
 
 
 @pytest.mark.parametrize('maker', MASKS)
-def test_masks_have_the_pixels_that_were_drawn(maker, made, scenes):
-    folder = examine(made(maker)).folder
+def test_masks_have_the_pixels_that_were_drawn(maker, examined, scenes):
+    folder = examined(maker).folder
     named = maker != 'values'
     assert folder.classes == (['background', *CLASSES] if named else ['0', '50', '100', '150'])
     assert folder.palette == ([list(colour) for colour in COLOURS] if named else None)
@@ -81,8 +81,8 @@ def test_masks_have_the_pixels_that_were_drawn(maker, made, scenes):
 
 
 @pytest.mark.parametrize('maker', ['classes', 'classes without splits'])
-def test_classes_are_folders(maker, made, scenes):
-    folder = examine(made(maker)).folder
+def test_classes_are_folders(maker, examined, scenes):
+    folder = examined(maker).folder
     assert (tuple(folder.classes), folder.task) == (CLASSES, 'classification')
     for _, sample in folder.samples():
         assert sample.label == scenes[int(sample.picture.stem)].objects[0][0]
