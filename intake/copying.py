@@ -78,10 +78,11 @@ def write_classes(
     folder: Folder, pictures: dict[Path, Picture], out: Path, split: str, samples: list[Sample]
 ) -> None:
     """``<split>/<class>``."""
-    names = name_samples(samples)
-    for sample in samples:
-        place = Path(out, split, folder.classes[sample.label], names[id(sample)])
-        copy(sample, pictures[sample.picture], place)
+    for label, name in enumerate(folder.classes):
+        members = [sample for sample in samples if sample.label == label]
+        names = name_samples(members)
+        for sample in members:
+            copy(sample, pictures[sample.picture], Path(out, split, name, names[id(sample)]))
 
 
 WRITERS = {SEMANTIC: write_labelled, CLASSES: write_classes}

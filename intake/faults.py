@@ -48,7 +48,8 @@ def find_picture_faults(folder: Folder, pictures: Pictures) -> Iterator[Fault]:
         picture = pictures[sample.picture]
         name = folder.name(sample.picture)
         if picture.fault:
-            yield Fault(picture.fault, sample.where, f"'{name}': {picture.text}")
+            text = picture.text if sample.where == name else f"'{name}': {picture.text}"
+            yield Fault(picture.fault, sample.where, text)
             continue
         width, height = picture.size
         if picture.turned:
@@ -124,6 +125,7 @@ def find_duplicates(folder: Folder, pictures: Pictures) -> Iterator[Fault]:
         other_split, other = first.setdefault(digest, (split, sample))
         if other is not sample:
             kind = 'duplicate' if split == other_split else 'duplicate across'
+            kind = kind if sample.label == other.label else 'two classes'
             name = folder.name(sample.picture)
             text = f"{split} '{name}' equals {other_split} '{folder.name(other.picture)}'"
             yield Fault(kind, sample.where, text)

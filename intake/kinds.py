@@ -72,6 +72,11 @@ KINDS = {
         False, 'classes of validation that training never sees', 'add samples to the training'
     ),
     'empty split': Kind(True, 'splits without a picture', 'fill or remove them'),
+    'two classes': Kind(
+        True,
+        'equal pictures in folders of two classes',
+        'remove the wrong ones; --fix leaves all out',
+    ),
     'duplicate': Kind(False, 'equal pictures in one split', '--fix keeps one'),
     'duplicate across': Kind(
         True, 'equal pictures in two splits', '--fix keeps the one that is not trained on'

@@ -46,11 +46,17 @@ def mend(examination: Examination, in_place: bool) -> tuple[Folder, list[str]]:
 
 
 def find_first(examination: Examination) -> dict[str, Sample]:
-    """The sample that is kept of each content: one that is not trained on, if there is one."""
+    """The sample that is kept of each content: one that is not trained on, if there is one.
+
+    None is where the content is of two classes.
+    """
     kept: dict[str, Sample] = {}
+    contested = set()
     for _, sample in sorted(examination.folder.samples(), key=lambda s: s[0] == 'train'):
-        kept.setdefault(examination.pictures[sample.picture].digest, sample)
-    return kept
+        digest = examination.pictures[sample.picture].digest
+        if kept.setdefault(digest, sample).label != sample.label:
+            contested.add(digest)
+    return {digest: sample for digest, sample in kept.items() if digest not in contested}
 
 
 def find_frame(sample: Sample, picture: Picture) -> tuple[tuple[int, int], bool]:
@@ -67,7 +73,7 @@ def find_reason(
     if picture.fault:
         return picture.fault
     if kept is not sample:
-        return 'duplicate'
+        return 'duplicate' if kept else 'two classes'
     size, upright = find_frame(sample, picture)
     if in_place and not upright:
         return 'turned by EXIF data after they were annotated'

@@ -35,16 +35,17 @@ class Rows(NamedTuple):
 
 def count_splits(examination: Examination) -> Rows:
     """Pictures, objects and sizes of each split."""
-    rows = []
+    rows, has_objects = [], examination.folder.task not in UNITS
     for split, samples in examination.folder.splits.items():
         sizes = np.array([s.size for s in samples if s.size] or [[0, 0]])
         smallest, middle, largest = (
             '{:.0f} x {:.0f}'.format(*pick(sizes, axis=0)) for pick in (np.min, np.median, np.max)
         )
-        objects = sum(len(sample.instances) for sample in samples)
-        rows.append([split, len(samples), objects, smallest, middle, largest])
-    columns = ('split', 'pictures', 'objects', 'smallest', 'median', 'largest')
-    return Rows('Pictures: sides and numbers', columns, rows)
+        objects = [sum(len(sample.instances) for sample in samples)] if has_objects else []
+        rows.append([split, len(samples), *objects, smallest, middle, largest])
+    numbers = ('pictures', 'objects') if has_objects else ('pictures',)
+    columns = ('split', *numbers, 'smallest', 'median', 'largest')
+    return Rows('Pictures: numbers, and sides', columns, rows)
 
 
 def count_each_class(examination: Examination) -> Rows:

@@ -34,9 +34,9 @@ def show(examination: Examination, seen: Input | None) -> None:
         seen: What the chosen model sees, where objects are to be compared with it.
     """
     console = Console(width=None if Console().is_terminal else WIDTH, highlight=False)
-    console.print(escape(describe(examination)))
+    console.print(escape(describe(examination)), soft_wrap=True)
     for note in examination.folder.notes:
-        console.print(escape(note))
+        console.print(escape(note), soft_wrap=True)
     tables = [count_splits(examination), count_each_class(examination)]
     if seen and examination.folder.task not in (SEMANTIC, CLASSES):
         rows, word = compare_with_strides(examination, seen)
@@ -47,7 +47,7 @@ def show(examination: Examination, seen: Input | None) -> None:
         console.print(escape(f'\n{rows.caption}'))
         console.print(as_table(rows))
     if word:
-        console.print(word)
+        console.print(word, soft_wrap=True)
     console.print()
     show_faults(examination, console)
     console.print(conclude(examination))
@@ -69,7 +69,8 @@ def show_faults(examination: Examination, console: Console) -> None:
     for kind, number in count_kinds(examination.faults):
         row = KINDS[kind]
         name = 'fault' if row.stops else 'warning'
-        console.print(escape(f'{name}: {kind}: {number} {row.title}; {row.remedy}'))
+        line = f'{name}: {kind}: {number} {row.title}; {row.remedy}'
+        console.print(escape(line), soft_wrap=True)
         found = [fault for fault in examination.faults if fault.kind == kind]
         for fault in found[:NAMED]:
             console.print(escape(f'    {fault.where}: {fault.text}'), soft_wrap=True)

@@ -32,7 +32,7 @@ SAMPLES = 12  # of each split
 SIDE = 480  # pixels of a sample's longer side
 LISTED = 1000  # faults of a kind
 PAIRS = 12  # of pictures that are equal or look alike
-ALIKE = ('duplicate', 'duplicate across', 'near duplicate', 'near duplicate across')
+ALIKE = ('two classes', 'duplicate', 'duplicate across', 'near duplicate', 'near duplicate across')
 COLOURS = (
     (230, 25, 75),
     (60, 180, 75),

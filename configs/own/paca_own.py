@@ -9,7 +9,7 @@ _base_ = '../digits/paca_digits.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=128, crop_ratio_range=(0.3, 1.0)),
+    dict(type='RandomResizedCrop', scale=128, crop_ratio_range=(0.5, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.2),
     dict(type='PackInputs'),

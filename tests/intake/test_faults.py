@@ -321,6 +321,13 @@ FAULTS = [
         "equals train 'train/kite/000.png'",
     ),
     (
+        'two classes',
+        'classes',
+        copy('train/kite/000.png', 'train/wedge/copy.png'),
+        'train/wedge/copy.png',
+        "equals train 'train/kite/000.png'",
+    ),
+    (
         'duplicate across',
         'classes',
         copy('train/kite/000.png', 'val/kite/copy.png'),
