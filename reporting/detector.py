@@ -180,10 +180,10 @@ class ReportedCocoMetric(CocoMetric):
         annotated = InstanceData(
             bboxes=torch.from_numpy(truth['bboxes']), labels=torch.from_numpy(truth['labels'])
         )
-        if 'masks' in found and kept.any():
-            predicted.masks = decode([found['masks'][i] for i in kept.nonzero()[0]])
-        if truth['anns'] and all(ann.get('segmentation') for ann in truth['anns']):
-            annotated.masks = decode([self._coco_api.annToRLE(ann) for ann in truth['anns']])
+        if 'masks' in found:
+            add_masks(predicted, [found['masks'][i] for i in kept.nonzero()[0]])
+            if all(ann.get('segmentation') for ann in truth['anns']):
+                add_masks(annotated, [self._coco_api.annToRLE(ann) for ann in truth['anns']])
         return DetDataSample(gt_instances=annotated, pred_instances=predicted)
 
 
@@ -192,9 +192,10 @@ def by_f1(record: dict) -> tuple[float, str]:
     return record['f1'], record['img_path']
 
 
-def decode(masks: list[dict]) -> torch.Tensor:
-    """COCO's run lengths as masks (N, H, W)."""
-    return torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
+def add_masks(instances: InstanceData, masks: list[dict]) -> None:
+    """Give instances their masks (N, H, W), which are COCO's run lengths; none has no size."""
+    if masks:
+        instances.masks = torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
 
 
 def bin_matches(images: list[dict | None], threshold: int) -> np.ndarray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import MODELS
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
 from ..engine.checks import check_work_dir
 from ..engine.data import find_datasets
@@ -19,14 +19,22 @@ from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from .page import Page, Plot, Section, Table, write_page
 
-# The metrics that a page is made from, and those that collect what it shows in their place.
-REPORTED = {
-    'mmpretrain': ('Accuracy', 'mmdense.ReportedAccuracy'),
-    'mmdet': ('CocoMetric', 'mmdense.ReportedCocoMetric'),
-    'mmseg': ('IoUMetric', 'mmdense.ReportedIoUMetric'),
-}
 SUFFIXES = ('.html', '.htm')
 TIMES = ('time', 'data_time')  # which the runner reports beside the metrics
+
+
+class Reported(NamedTuple):
+    """What a toolbox's page is made from.
+
+    Args:
+        metric: The toolbox's metric.
+        collector: The metric that stands in for it, and collects what the page shows.
+        find_settings: What that wants to know of a config besides.
+    """
+
+    metric: str
+    collector: str
+    find_settings: Callable[[Config], dict] = lambda cfg: {}
 
 
 def enable_report(cfg: Config) -> None:
@@ -36,7 +44,7 @@ def enable_report(cfg: Config) -> None:
         UserError: When the config has no metric that a page is made from, or none is computed.
     """
     find_toolbox(cfg)
-    name, reported = REPORTED[cfg.default_scope]
+    name, collector, find_settings = REPORTED[cfg.default_scope]
     metrics = cfg.test_evaluator
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
     metric = next((m for m in metrics if get_name(m) == name), None)
@@ -44,9 +52,7 @@ def enable_report(cfg: Config) -> None:
         raise UserError(f'--report needs {name} as test_evaluator, or among several; leave it out')
     if metric.get('format_only'):
         raise UserError('--report needs annotations, and test_evaluator.format_only has none')
-    metric.type = reported
-    if cfg.default_scope == 'mmseg':
-        metric.scores = gives_scores(cfg)
+    metric.update(type=collector, **find_settings(cfg))
 
 
 def get_name(metric: dict) -> str:
@@ -55,18 +61,25 @@ def get_name(metric: dict) -> str:
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
-def gives_scores(cfg: Config) -> bool:
-    """Whether the softmax of what a segmentor gives pixels is a score of their classes.
+def find_scores(cfg: Config) -> dict:
+    """``scores``: whether the softmax of what a segmentor gives pixels is a score of their classes.
 
     Heads that classify masks give sums over masks, and augmentation the last view's.
     """
     heads = cfg.model.get('decode_head')
     head = heads[-1] if isinstance(heads, list | tuple) else heads
     if head is None:  # the model is in the wrapper that merges views
-        return False
+        return dict(scores=False)
     with MODELS.switch_scope_and_registry(cfg.default_scope) as registry:
         kind = registry.get(head.type) if isinstance(head.type, str) else head.type
-    return issubclass(kind, BaseDecodeHead)
+    return dict(scores=hasattr(kind, 'cls_seg'))  # as all of MMSegmentation's for pixels
+
+
+REPORTED = {
+    'mmpretrain': Reported('Accuracy', 'mmdense.ReportedAccuracy'),
+    'mmdet': Reported('CocoMetric', 'mmdense.ReportedCocoMetric'),
+    'mmseg': Reported('IoUMetric', 'mmdense.ReportedIoUMetric', find_scores),
+}
 
 
 def find_report_path(cfg: Config, file: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
+from ..errors import UserError
 from ..inference.drawing import build_visualizer
 from .measures import calibration_error, list_confused
 from .page import Gallery, Picture, Plot, Table
@@ -64,7 +65,14 @@ def show_galleries(
     """
     parts = []
     for title, records in (('The worst first:', worst), ('Others, drawn by lot:', others)):
-        pictures = [Picture(draw(r), f'{r["says"]}: {r["img_path"]}') for r in records]
+        pictures = []
+        for record in records:
+            try:
+                picture = draw(record)
+            except UserError as error:  # whatever else the page shows is not lost for it
+                parts.append(str(error))
+            else:
+                pictures.append(Picture(picture, f'{record["says"]}: {record["img_path"]}'))
         parts += [title, Gallery(pictures, width)] if pictures else []
     return parts or [NO_FILES]
 

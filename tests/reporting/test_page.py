@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mmdense.reporting.page import (
     Section,
     Table,
     embed,
+    render,
     show,
     write_page,
 )
@@ -112,6 +114,21 @@ def test_grey_pictures():
 )
 def test_cells(value, text):
     assert show(value) == text
+
+
+@pytest.mark.parametrize(
+    'decimals, texts', [(None, ['12.35', '1', '-']), (1, ['12.3', '1.0', '-'])]
+)
+def test_decimals_of_a_table(decimals, texts):
+    content = render(Page('x', sections=[Section('y', [make_table(decimals)])]))
+    numbers = re.findall(r'<td class="number">(.*?)</td>', content)
+    assert sorted(numbers) == sorted([*texts, '1,000', '2', '3'])
+    assert re.findall(r'<td>(.*?)</td>', content) == ['7', 'b', 'c']  # text, as its column has some
+
+
+def make_table(decimals: int | None) -> Table:
+    rows = [('7', 12.3456, 1000), ('b', 1.0, 2), ('c', None, 3)]
+    return Table(['class', 'value', 'pictures'], rows, decimals=decimals)
 
 
 @pytest.mark.parametrize('width', [360, 1000])
