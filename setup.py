@@ -65,6 +65,7 @@ setup(
         'mmdense.families',
         'mmdense.heads',
         'mmdense.inference',
+        'mmdense.intake',
         'mmdense.reporting',
         'mmdense.serialization',
         'mmdense.tools',

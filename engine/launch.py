@@ -29,9 +29,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 DISK_ERRORS = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that training and testing share, as the toolboxes spell them."""
-    parser.add_argument('config', help='config file path')
+def add_common_arguments(parser: argparse.ArgumentParser, config: str | None = None) -> None:
+    """The flags that training and testing share, as the toolboxes spell them.
+
+    Args:
+        parser: What they are added to.
+        config: '?' where something else may stand for a config file.
+    """
+    parser.add_argument('config', nargs=config, help='config file path')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')

@@ -45,6 +45,17 @@ def test_finetuning_configs_train(name, place, run_tool):
     assert ('bbox_mAP' if name == 'my_detector.py' else 'mIoU') in out + err
 
 
+def test_folder_of_the_start_page(tmp_path, monkeypatch, run_tool):
+    """docs/start.md: the folder that it makes, and what tools/data.py says of it."""
+    text = (ROOT / 'docs' / 'start.md').read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'```python\n(.*?)```', text, re.DOTALL)[1], {})
+    code, out, err = run_tool('data.py', 'photos')
+    assert code == 0, err
+    said = [line.rstrip() for line in out.splitlines()]
+    assert '\n'.join(said[:12]) in text and said[-1] in text
+
+
 TOOLS = sorted({path.stem for path in (ROOT / 'tools').glob('*.py')} - set(NO_PAGE))
 
 

@@ -18,6 +18,7 @@ PARTS = (
     'families',
     'heads',
     'inference',
+    'intake',
     'reporting',
     'serialization',
     'tools',

@@ -2,19 +2,33 @@
 
 python tools/train.py configs/paca/mask_rcnn_paca_s_1x.py
 bash tools/dist_train.sh configs/paca/mask_rcnn_paca_s_1x.py 8
+python tools/train.py --data FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch, training
+from mmdense.errors import UserError
+from mmdense.intake.examining import examine
+from mmdense.intake.models import find_input, find_model, read_model
+from mmdense.intake.preparing import find_config, get_place, prepare
+from mmdense.reporting.data import write_report
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a classifier, detector or segmentor')
-    launch.add_common_arguments(parser)
+    launch.add_common_arguments(parser, config='?')
+    parser.add_argument(
+        '--data',
+        metavar='FOLDER',
+        help='in place of a config: train on the pictures and annotations of a folder',
+    )
+    parser.add_argument('--model', help='with --data: a config of ours (default: one for a CPU)')
+    parser.add_argument('--epochs', type=int, help='with --data: how many (default: by the data)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -31,11 +45,43 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the batch size',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if (args.config is None) == (args.data is None):
+        parser.error('name a config, or a folder with --data')
+    if args.data is None and (args.model or args.epochs):
+        parser.error('--model and --epochs go with --data')
+    if args.epochs is not None and args.epochs < 1:
+        parser.error('--epochs must be at least 1')
+    return args
+
+
+def write_config(args: argparse.Namespace) -> str:
+    """The config for ``--data``: the one that this run began with, or a new one."""
+    has_begun = args.resume or launch.may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
+    known = find_config(args.data, args.model) if has_begun else None
+    if known:
+        if launch.is_main_process():
+            print(f"config: '{known}', as it was written", flush=True)
+        return str(known)
+    if args.launcher != 'none':
+        raise UserError(
+            f"--data with --launcher {args.launcher}: call tools/train.py --data '{args.data}' "
+            '--dry-run first, which writes a config, and launch that; dist_train.sh does both'
+        )
+    examination = examine(args.data)
+    page = get_place(args.data) / 'data.html'
+    model = read_model(find_model(args.model, examination.folder.task))
+    write_report(examination, find_input(model), page)
+    print(f"report: '{page}'")
+    path, said = prepare(examination, args.model, args.epochs, checked=not args.no_data_check)
+    print(*said, sep='\n', flush=True)
+    return str(path)
 
 
 def main() -> None:
     args = parse_args()
+    if args.data is not None:
+        args.config = write_config(args)
     cfg = launch.load_config(args)
     if args.amp:
         training.enable_amp(cfg)

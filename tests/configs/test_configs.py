@@ -24,7 +24,8 @@ CONFIGS = {
     f'{path.parent.name}/{path.stem}': path
     for path in sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 }
-PUBLISHED = [name for name in CONFIGS if not name.startswith('digits/')]  # models of others
+OURS = ('digits/', 'own/')
+PUBLISHED = [name for name in CONFIGS if not name.startswith(OURS)]  # models of others
 
 ENTRIES = {
     entry['Config'].removeprefix('configs/').removesuffix('.py'): entry
@@ -323,6 +324,10 @@ DIGITS = dict(
     train=[(128, 128, 0.8, 1.25), (128, 128)],
     test=[(128, 128)],
 )
+# Data of a user's own: --data settles batches, rates and epochs.
+OWN = dict(
+    DIGITS, flip=0.5, augmentations='RandomFlip RandomResize RandomCrop PhotoMetricDistortion'
+)
 
 
 def dense(pattern: str, rows: dict[str, dict] = DENSE, **changes: object) -> dict[str, dict]:
@@ -381,6 +386,34 @@ RECIPES = {
         schedule='cosine from 0 to 6, min 1e-05',
         length='6 epochs',
         mults={'backbone': (0.25, 1)},
+    ),
+    'own/*_rcnn_paca_own': dict(
+        OWN,
+        schedule='cosine from 0 to 2, min 1e-05',
+        length='2 epochs',
+        train=[(320, 320, 0.8, 1.25), (320, 320)],
+        test=[(320, 320)],
+    ),
+    'own/sem_fpn_paca_own': dict(
+        OWN,
+        schedule='cosine from 0 to 24, min 1e-05',
+        length='24 epochs',
+        augmentations='RandomResize RandomCrop RandomFlip PhotoMetricDistortion',
+        train=[(512, 256, 0.8, 1.5), (256, 256)],
+        test=[(512, 256)],
+    ),
+    'own/paca_own': dict(
+        OWN,
+        warm_up='1 epochs from 0.01',
+        schedule='cosine from 1 to 9, min 1e-05',
+        length='9 epochs',
+        batch=32,
+        base_batch=32,
+        augmentations='RandomResizedCrop RandomFlip ColorJitter',
+        train=[128],
+        test=[144, 128],
+        jitter=(0.2, 0.2, 0.2, 0),
+        smoothing=0.1,
     ),
 }
 

@@ -1,0 +1,103 @@
+"""Our models that a data set can train, and what they see of it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..engine.checks import outline_model
+from ..engine.config import read_config
+from ..errors import UserError
+from ..files import config_root
+from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC
+
+SCOPES = {  # the toolbox of each task
+    DETECTION: 'mmdet',
+    INSTANCES: 'mmdet',
+    SEMANTIC: 'mmseg',
+    CLASSES: 'mmpretrain',
+}
+DEFAULTS = {  # small enough for a CPU
+    DETECTION: 'faster_rcnn_paca_own',
+    INSTANCES: 'mask_rcnn_paca_own',
+    SEMANTIC: 'sem_fpn_paca_own',
+    CLASSES: 'paca_own',
+}
+RESIZES = ('Resize', 'ResizeEdge')
+SIDE = 128  # of the picture that shows a backbone's strides
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model sees of a picture.
+
+    Args:
+        strides: Of its backbone's maps.
+        scale: (long, short) sides to which its test pipeline resizes, if it does.
+    """
+
+    strides: tuple[int, ...]
+    scale: tuple[int, int] | None = None
+
+    def get_factor(self, size: tuple[int, int]) -> float:
+        """By which a picture of (width, height) is resized."""
+        if self.scale is None:
+            return 1.0
+        return min(self.scale[0] / max(size), self.scale[1] / min(size))
+
+
+def find_model(name: str | None, task: str) -> Path:
+    """The config of a name, with or without its folder, or a task's own.
+
+    Raises:
+        UserError: When there is none of that name, or it is of another task.
+    """
+    name = name or DEFAULTS[task]
+    known = {path.stem: path for path in sorted(config_root().glob('[!_]*/*.py'))}
+    path = known.get(Path(name).stem)
+    if path is None or Path(name).parent.name not in ('', path.parent.name):
+        raise UserError(
+            f"--model '{name}' is no config of ours: name a file of configs/, for example "
+            f'{DEFAULTS[task]}'
+        )
+    check_task(read_model(path), name, task)
+    return path
+
+
+@functools.cache
+def read_model(path: Path) -> Config:
+    """A config of ours, which takes a second to read; nobody changes it."""
+    return read_config(str(path))
+
+
+def check_task(cfg: Config, name: str, task: str) -> None:
+    """Raise :class:`UserError` unless a config is of a model for such data."""
+    wanted = SCOPES[task]
+    fits = cfg.get('default_scope') == wanted and 'backbone' in (cfg.get('model') or {})
+    if not fits or (task == DETECTION and has_masks(cfg)):
+        raise UserError(
+            f"--model '{name}' is not for {task}, which the data are for: one that is, is "
+            f'{DEFAULTS[task]}'
+        )
+
+
+def has_masks(cfg: Config) -> bool:
+    """Whether a detector's data have masks."""
+    pipeline = cfg.train_dataloader.dataset.get('pipeline') or ()
+    return any(step.get('with_mask') for step in pipeline)
+
+
+def find_input(cfg: Config) -> Input:
+    """The strides of a config's backbone, and the size that its test data are resized to."""
+    model = outline_model(cfg)
+    channels = cfg.model.backbone.get('in_channels', 3)
+    maps = model.backbone.to('meta')(torch.empty(1, channels, SIDE, SIDE, device='meta'))
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    resizes = [step for step in dataset.get('pipeline', ()) if step['type'] in RESIZES]
+    scale = resizes[-1].get('scale') if resizes else None
+    sides = sorted(scale, reverse=True) if isinstance(scale, tuple | list) else None
+    return Input(tuple(SIDE // m.shape[-1] for m in maps), sides and tuple(sides))

@@ -1,0 +1,103 @@
+"""From a folder to a config that trains on it, and which says what was decided."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..engine.config import read_config
+from ..errors import UserError
+from ..files import replacing
+from .converting import convert
+from .examining import Examination
+from .faults import stops
+from .fitting import find_batch, pick_few
+from .kinds import KINDS
+from .mending import mend
+from .models import DEFAULTS, find_model, read_model
+from .recipe import Recipe, decide, find_most, write_recipe
+from .summary import conclude, describe
+
+
+def get_place(folder: str | Path) -> Path:
+    """Where reports, converted data and configs of a folder go."""
+    return Path('work_dirs', Path(folder).resolve().name)
+
+
+def prepare(
+    examination: Examination, model: str | None, epochs: int | None, checked: bool = True
+) -> tuple[Path, list[str]]:
+    """Convert what the toolbox does not read itself, and write the config.
+
+    Args:
+        examination: What was found in the folder.
+        model: The name of a config of ours, or None for the task's own.
+        epochs: As many as are asked for.
+        checked: Whether faults stop it; else what has faults is left out.
+
+    Returns:
+        The config's file, and what was decided, a line each.
+
+    Raises:
+        UserError: When the data have faults, or the model is of another task.
+    """
+    said = [describe(examination), *examination.folder.notes]
+    if stops(examination.faults):
+        if checked:
+            raise UserError(refuse(examination))
+        folder, done = mend(examination, in_place=True)
+        examination, said = replace(examination, folder=folder), [*said, *done]
+    folder = examination.folder
+    for split in ('train', 'val'):
+        if not folder.splits.get(split):
+            raise UserError(f"'{folder.root}' has no picture for the split '{split}'")
+    base, place = find_model(model, folder.task), get_place(folder.root)
+    data = convert(folder, place / 'data')
+    path = place / f'{base.name}'
+    recipe = fit(examination, base, data, epochs, path)
+    write(path, write_recipe(examination, base, data, recipe, str(path.with_suffix(''))))
+    return path, [*said, f'model: {base.stem}', *recipe.why, f"config: '{path}'"]
+
+
+def fit(
+    examination: Examination, base: Path, data: dict[str, dict], epochs: int | None, path: Path
+) -> Recipe:
+    """Decide, where there is a GPU after trial steps of the training as it will be."""
+    cfg = read_model(base)
+    pictures = len(examination.folder.splits['train'])
+    trial = decide(cfg, pictures, 1, epochs)
+    most = max(find_most(cfg, pictures) // trial.processes, 1)
+    if not torch.cuda.is_available():
+        return decide(cfg, pictures, min(pick_few(cfg), most), epochs)
+    write(path, write_recipe(examination, base, data, trial, str(path.with_suffix(''))))
+    return decide(cfg, pictures, find_batch(read_config(str(path)), most), epochs)
+
+
+def write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text, encoding='utf-8')
+
+
+def refuse(examination: Examination) -> str:
+    """The line on data with faults."""
+    root = examination.folder.root
+    kinds = Counter(fault.kind for fault in examination.faults if KINDS[fault.kind].stops)
+    first = next(fault for fault in examination.faults if KINDS[fault.kind].stops)
+    page = get_place(root) / 'data.html'
+    return (
+        f"'{root}' has {conclude(examination)}; {first.kind}: {first.where}: {first.text}"
+        f"{', ...' if kinds.total() > 1 else ''}; '{page}' lists all, and 'python tools/data.py "
+        f"{root} --fix {os.path.normpath(root)}-mended' writes a mended copy (--no-data-check "
+        'leaves out what has faults)'
+    )
+
+
+def find_config(folder: str, model: str | None) -> Path | None:
+    """The config that was written for a folder, and a model or else the newest of a task's own."""
+    names = [Path(model).stem] if model else [*DEFAULTS.values()]
+    paths = [get_place(folder) / f'{name}.py' for name in names]
+    return max(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, default=None)

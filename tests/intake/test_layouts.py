@@ -1,0 +1,162 @@
+"""Every layout is recognised and read to the same content."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from makers import (
+    CLASSES,
+    COLOURS,
+    MAKERS,
+    SIZE,
+    get_box,
+    get_mask,
+    get_splits,
+    make_coco,
+    name,
+    write,
+)
+from PIL import Image
+
+from mmdense.errors import UserError
+from mmdense.intake.examining import examine
+from mmdense.intake.layouts import read_folder
+
+BOXES = ('coco', 'roboflow', 'single json', 'json in the root', 'yolo', 'yolo inside splits')
+BOXES = (*BOXES, 'voc', 'plain xml')
+SHAPES = ('coco', 'roboflow', 'single json', 'json in the root', 'yolo')
+MASKS = ('masks', 'colours', 'values')
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_sound_folders_have_no_fault(maker, examined):
+    examination = examined(maker)
+    folder = examination.folder
+    assert folder.layout == MAKERS[maker].layout
+    assert examination.faults == []
+    assert {split: len(samples) for split, samples in folder.splits.items()} == {
+        'train': 48,
+        'val': 12,
+    }
+    drawn = any('were drawn' in note for note in folder.notes)
+    assert drawn != MAKERS[maker].splits
+
+
+@pytest.mark.parametrize('maker', MAKERS)
+def test_splits_are_those_of_the_folder(maker, examined, scenes):
+    if not MAKERS[maker].splits:
+        pytest.skip('it has none')
+    for split, members in get_splits(scenes).items():
+        found = {sample.picture.name for sample in examined(maker).folder.splits[split]}
+        assert found == {name(i) for i in members}
+
+
+@pytest.mark.parametrize('maker', BOXES)
+def test_boxes_are_those_that_were_drawn(maker, examined, scenes):
+    folder = examined(maker).folder
+    assert tuple(folder.classes) == CLASSES
+    shaped = maker in SHAPES
+    assert folder.task == ('instance segmentation' if shaped else 'detection')
+    for _, sample in folder.samples():
+        wanted = scenes[int(sample.picture.stem)].objects
+        assert [i.label for i in sample.instances] == [label for label, _ in wanted]
+        for instance, (_, polygon) in zip(sample.instances, wanted):
+            np.testing.assert_allclose(instance.box, get_box(polygon), atol=1e-9)
+            if shaped:
+                np.testing.assert_allclose(instance.polygons, [polygon], atol=1e-9)
+        assert sample.size == SIZE
+
+
+@pytest.mark.parametrize('maker', MASKS)
+def test_masks_have_the_pixels_that_were_drawn(maker, examined, scenes):
+    folder = examined(maker).folder
+    named = maker != 'values'
+    assert folder.classes == (['background', *CLASSES] if named else ['0', '50', '100', '150'])
+    assert folder.palette == ([list(colour) for colour in COLOURS] if named else None)
+    for _, sample in folder.samples():
+        values, counts = np.unique(get_mask(scenes[int(sample.picture.stem)]), return_counts=True)
+        found = {folder.codes[value]: number for value, number in sample.values.items()}
+        assert found == dict(zip(values.tolist(), counts.tolist()))
+
+
+@pytest.mark.parametrize('maker', ['classes', 'classes without splits'])
+def test_classes_are_folders(maker, examined, scenes):
+    folder = examined(maker).folder
+    assert (tuple(folder.classes), folder.task) == (CLASSES, 'classification')
+    for _, sample in folder.samples():
+        assert sample.label == scenes[int(sample.picture.stem)].objects[0][0]
+
+
+def test_a_binary_mask_has_a_foreground(tmp_path, scenes):
+    for i in range(6):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        (tmp_path / 'masks').mkdir(exist_ok=True)
+        Image.fromarray(scenes[i].picture).save(tmp_path / 'images' / name(i))
+        mask = (get_mask(scenes[i]) > 0) * np.uint8(255)
+        Image.fromarray(mask).save(tmp_path / 'masks' / name(i))
+    folder = examine(tmp_path).folder
+    assert (folder.classes, folder.codes) == (['background', 'foreground'], {0: 0, 255: 1})
+
+
+class TestSplitting:
+    """A validation split that is drawn."""
+
+    def test_seed(self, made):
+        drawn = [
+            {s.picture.name for s in examine(made('single json'), seed).folder.splits['val']}
+            for seed in (0, 0, 1)
+        ]
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    def test_every_class_gives_its_share(self, made):
+        samples = examine(made('classes without splits')).folder.splits['val']
+        assert np.bincount([sample.label for sample in samples]).tolist() == [4, 4, 4]
+
+    @pytest.mark.parametrize('seed', range(4))
+    def test_equal_and_like_pictures_stay_together(self, seed, own):
+        root = own('classes without splits')
+        for path in sorted(root.glob('*/*.png'))[:5]:
+            shutil.copy(path, path.with_name(f'again_{path.name}'))
+            Image.open(path).convert('RGB').save(path.with_suffix('.jpg'), quality=95)
+        for samples in examine(root, seed).folder.splits.values():
+            stems = [s.picture.stem.removeprefix('again_') for s in samples]
+            assert all(stems.count(stem) in (1, 3) for stem in stems)
+
+
+class TestRefused:
+    """One line that says what was looked for."""
+
+    def test_nothing_is_there(self, tmp_path):
+        with pytest.raises(UserError, match='no layout that is known; looked for were a COCO json'):
+            read_folder(tmp_path)
+        with pytest.raises(UserError, match='is no folder'):
+            read_folder(tmp_path / 'nothing')
+
+    def test_two_layouts(self, tmp_path, scenes):
+        make_coco(tmp_path, scenes)
+        write(tmp_path / 'labels' / 'train' / '000.txt', '0 0.5 0.5 0.1 0.1')
+        with pytest.raises(UserError, match=r'several layouts: COCO json \(ann.* and YOLO \(lab'):
+            read_folder(tmp_path)
+
+    def test_two_files_of_one_split(self, own):
+        root = own('coco')
+        source = root / 'annotations' / 'instances_train.json'
+        shutil.copy(source, source.with_name('instances_train2.json'))
+        with pytest.raises(UserError, match='are not told apart'):
+            read_folder(root)
+
+    def test_no_classes(self, own):
+        root = own('yolo')
+        (root / 'data.yaml').unlink()
+        for path in root.rglob('*.txt'):
+            path.write_text('')
+        with pytest.raises(UserError, match=r'write classes\.txt'):
+            read_folder(root)
+
+
+def test_other_json_files_are_passed_over(own):
+    root = own('coco')
+    write(root / 'annotations' / 'captions_train.json', json.dumps(dict(images=[], annotations=[])))
+    write(root / 'settings.json', '{}')
+    assert examine(root).faults == []
