@@ -106,15 +106,19 @@ def build(name: str, **kwargs: object) -> BaseBackbone:
     return model
 
 
-def make_shallow(arch: dict) -> dict:
-    """Two blocks in the second stage, one in the last, none else: every kind of a block, what one
-    takes over from that before it, and the maps of all four sizes.
+def make_shallow(name: str) -> dict:
+    """Options for ``build``: two blocks in the second stage, one in the last, none else. That is
+    every kind of a block, what one takes over from that before it, and the maps of all four sizes.
 
-    Of two networks side by side each stage keeps a block, which uses what the other gives.
+    Of two networks side by side each stage keeps a block, which uses what the other gives; of a
+    plain sequence two blocks are left.
     """
+    arch = TINY[name]['arch']
+    if 'num_layers' in arch:
+        return dict(arch={**arch, 'num_layers': 2}, out_indices=(0, 1))
     keys = [key for key in arch if key.endswith('depths')]
     deepest = (0, 2, 0, 1) if len(keys) == 1 else (1, 2, 1, 1)
-    return {**arch, **{key: tuple(map(min, arch[key], deepest)) for key in keys}}
+    return dict(arch={**arch, **{key: tuple(map(min, arch[key], deepest)) for key in keys}})
 
 
 def build_in(scope: str, cfg: dict) -> nn.Module:

@@ -176,7 +176,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 def test_gradients_equal_finite_differences(name):
     """In float64, for the image and every parameter."""
-    model = build(name, arch=make_shallow(TINY[name]['arch'])).double().eval()
+    model = build(name, **make_shallow(name)).double().eval()
     x = torch.randn(1, 3, 33, 47, dtype=torch.float64).requires_grad_()
     weights = [torch.randn_like(m) for m in model(x)]
 
@@ -199,7 +199,7 @@ def test_bfloat16_autocast_is_near_float32(name):
 
 
 def test_compiles_without_graph_breaks(name):
-    model = build(name, arch=make_shallow(TINY[name]['arch'])).eval()
+    model = build(name, **make_shallow(name)).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend='aot_eager')(x)

@@ -45,7 +45,7 @@ MODELS = {  # config and what makes it small
 )
 def test_backbones(name, suffix, tmp_path):
     model = nn.Module()
-    model.backbone = build(name, arch=make_shallow(TINY[name]['arch']))
+    model.backbone = build(name, **make_shallow(name))
     module = Exported(model, 'backbone').eval()
     write, read = FORMATS[suffix]
     path = tmp_path / f'backbone{suffix}'

@@ -131,6 +131,7 @@ def test_amp_on_the_cpu(place, train, scope):
     if torch.cuda.is_available():
         pytest.skip('float16 on the GPU is used here')
     more = options(scope, 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1')
+    more += ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2']
     works(train(DIGIT_CONFIGS[scope], '--amp', '--work-dir', 'amp', *more))
     losses = [row['loss'] for row in scalars(place / 'amp') if 'loss' in row]
     assert losses and all(loss == loss for loss in losses)
