@@ -111,9 +111,11 @@ def make_shallow(name: str) -> dict:
     every kind of a block, what one takes over from that before it, and the maps of all four sizes.
 
     Of two networks side by side each stage keeps a block, which uses what the other gives; of a
-    plain sequence two blocks are left.
+    plain sequence two blocks are left. A variant that has a name stays whole.
     """
     arch = TINY[name]['arch']
+    if isinstance(arch, str):
+        return {}
     if 'num_layers' in arch:
         return dict(arch={**arch, 'num_layers': 2}, out_indices=(0, 1))
     keys = [key for key in arch if key.endswith('depths')]
