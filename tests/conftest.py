@@ -31,7 +31,6 @@ from helpers import (  # noqa: E402
     DIGIT_CONFIGS,
     DIGIT_SIZES,
     draw_no_numbers_of_meta,
-    let_float64_be_quick,
     remember_what_is_slow,
 )
 from mmengine.config import Config  # noqa: E402
@@ -43,7 +42,6 @@ from mmdense.engine.building import build_model  # noqa: E402
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
 remember_what_is_slow()
-let_float64_be_quick()
 draw_no_numbers_of_meta()
 
 

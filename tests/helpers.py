@@ -1,8 +1,10 @@
 """What several tests share."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -58,8 +60,9 @@ def remember_what_is_slow() -> None:
     yapf_api.FormatCode = check_code
 
 
-def let_float64_be_quick() -> None:
-    """Give grouped convolutions of float64 another layout of the same numbers, and take it back.
+@contextmanager
+def quick_float64() -> Iterator[None]:
+    """Grouped convolutions of float64 in another layout of the same numbers, where many are taken.
 
     PyTorch, which has no kernel for these on a CPU, computes group by group, in the layout of the
     networks here up to ten times as long as in the other.
@@ -73,7 +76,8 @@ def let_float64_be_quick() -> None:
         y = CONV_FORWARD(self, x.contiguous(), weight, bias)
         return y.contiguous(memory_format=torch.channels_last)
 
-    nn.Conv2d._conv_forward = convolve
+    with mock.patch.object(nn.Conv2d, '_conv_forward', convolve):
+        yield
 
 
 def draw_no_numbers_of_meta() -> None:
@@ -139,7 +143,7 @@ def check_gradients(
 ) -> None:
     """Analytic gradients equal central differences, along a random direction of each tensor."""
     grads = torch.autograd.grad(loss(), list(tensors.values()))
-    with torch.no_grad():
+    with torch.no_grad(), quick_float64():
         for (key, t), grad in zip(tensors.items(), grads):
             direction = torch.randn_like(t)
             start, values = t.clone(), []
