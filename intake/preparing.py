@@ -19,7 +19,7 @@ from .fitting import find_batch, pick_few
 from .kinds import KINDS
 from .mending import mend
 from .models import DEFAULTS, find_model, read_model
-from .recipe import Recipe, decide, find_most, write_recipe
+from .recipe import Recipe, decide, find_most, find_start, write_recipe
 from .summary import conclude, describe
 
 
@@ -60,7 +60,10 @@ def prepare(
     path = place / f'{base.name}'
     recipe = fit(examination, base, data, epochs, path)
     write(path, write_recipe(examination, base, data, recipe, str(path.with_suffix(''))))
-    return path, [*said, f'model: {base.stem}', *recipe.why, f"config: '{path}'"]
+    start, reason = find_start(read_model(base), base)
+    begin = reason or (f"it starts from '{start}'" if start else 'it starts from scratch')
+    decided = [f'model: {base.stem}', begin, *recipe.why]
+    return path, [*said, *decided, f"config: '{path}'"]
 
 
 def fit(

@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from ..errors import UserError
+from ..serialization.checkpoint import find_file
+from ..serialization.published import SCHEME, read_table
 from .code import Name, write_assignment, write_comment, write_docstring
 from .datasets import FORMS, make_dataset, set_classes
 from .examining import Examination
@@ -121,7 +124,7 @@ def write_recipe(
     if folder.task == SEMANTIC:
         palette = folder.palette or make_palette(len(folder.classes))
         parts.append(write_assignment('palette', palette))
-    parts += ['', *write_model(cfg, len(folder.classes))]
+    parts += ['', *write_model(cfg, base, len(folder.classes))]
     parts += ['', *write_loaders(cfg, folder.task, root, data, recipe)]
     parts += ['', *write_schedule(cfg, folder.task, recipe)]
     docstring = write_docstring(f'{describe(examination)}.', f'python tools/train.py {work_dir}.py')
@@ -134,20 +137,41 @@ def make_palette(number: int) -> list[list[int]]:
     return [[37 * i % 256, 91 * i % 256, 173 * i % 256] for i in range(number)]
 
 
-def write_model(cfg: Config, number: int) -> list[str]:
-    """The classes of the model, and no pretrained file where there is none."""
+def write_model(cfg: Config, base: Path, number: int) -> list[str]:
+    """The classes of the model, and what it starts from."""
     model = set_classes(cfg.model, number) or {}
-    init = cfg.model.backbone.get('init_cfg') or {}
     lines = []
-    file = init.get('checkpoint')
-    if file and not Path(file).is_file():
-        lines.append(write_comment(f"'{file}' is not there: the backbone starts from scratch"))
+    start, reason = find_start(cfg, base)
+    if reason:
+        lines.append(write_comment(reason))
+    if start and not names_start(cfg):
+        lines.append(write_assignment('load_from', start))
+    if reason and names_start(cfg):
         model['backbone'] = dict(model.get('backbone') or {}, init_cfg=None)
     lines.append(write_assignment('model', model))
     preprocessor = cfg.get('data_preprocessor') or {}
     if 'num_classes' in preprocessor:
         lines.append(write_assignment('data_preprocessor', dict(num_classes=number)))
     return lines
+
+
+def names_start(cfg: Config) -> str | None:
+    """The pretrained file that a config names for its backbone."""
+    return (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint')
+
+
+def find_start(cfg: Config, base: Path) -> tuple[str | None, str | None]:
+    """What a model starts from, downloaded if need be: its backbone's file, or of a published
+    classifier its own. Or else what to say of that.
+    """
+    file = names_start(cfg) or (f'{SCHEME}{base.stem}' if base.stem in read_table() else None)
+    if file is None:
+        return None, None
+    try:
+        find_file(file)
+    except UserError as error:
+        return None, f'it starts from scratch: {error}'
+    return file, None
 
 
 def write_loaders(

@@ -105,6 +105,38 @@ def test_written_config_is_whole(maker, model, counts, own):
     assert any('the rate is' in line for line in said)
 
 
+@pytest.mark.parametrize(
+    'maker, model, wanted',
+    [
+        ('classes', 'paca_t_in1k', 'load_from'),
+        ('yolo', 'mask_rcnn_paca_t_1x', 'init_cfg'),
+    ],
+)
+def test_published_weights_are_the_start(maker, model, wanted, own, monkeypatch):
+    """Where they can be had; else the reason is said, and the training is from scratch."""
+    folder = own(maker)
+    path, said = prepare(examine(folder), model, None)
+    (line,) = [line for line in said if line.startswith('it starts from')]
+    assert (
+        line.startswith("it starts from scratch: 'https://github.com/iVMCL/") and 'offline' in line
+    )
+    cfg = Config.fromfile(path)
+    assert cfg.load_from is None and cfg.model.backbone.get('init_cfg') is None
+
+    monkeypatch.setenv('TORCH_HOME', os.path.abspath('torch'))
+    cache = Path('torch/hub/mmdense')
+    cache.mkdir(parents=True)
+    (cache / 'paca_t_in1k.pth').write_bytes(b'only its name counts here')
+    path, said = prepare(examine(folder), model, None)
+    assert "it starts from 'mmdense://paca_t_in1k'" in said
+    cfg = Config.fromfile(path)
+    found = dict(
+        load_from=cfg.load_from,
+        init_cfg=(cfg.model.backbone.get('init_cfg') or {}).get('checkpoint'),
+    )
+    assert found == {**dict(load_from=None, init_cfg=None), wanted: 'mmdense://paca_t_in1k'}
+
+
 def collect(node: object, found: dict[str, set]) -> None:
     """What a config says of these keys: numbers, and lengths of lists."""
     children = node.values() if isinstance(node, dict) else node
