@@ -39,6 +39,9 @@ class Server(ThreadingHTTPServer):
         self.pause = 0.0
         self.requests: list[tuple[str, str | None]] = []
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is what some tests are about."""
+
     @property
     def url(self) -> str:
         return f'http://127.0.0.1:{self.server_port}'
