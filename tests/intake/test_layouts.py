@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,42 @@ class TestRefused:
             path.write_text('')
         with pytest.raises(UserError, match=r'write classes\.txt'):
             read_folder(root)
+
+
+def rename_class(root: Path, name: str) -> None:
+    path = root / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    content['categories'][0]['name'] = name
+    path.write_text(json.dumps(content))
+
+
+BRACED = [  # maker, and what gets a name that a config would replace
+    ('coco', lambda root, name: rename_class(root, name)),
+    ('yolo', lambda root, name: write(root / 'data.yaml', json.dumps(dict(names=[name] * 3)))),
+    ('masks', lambda root, name: write(root / 'classes.txt', f'{name}\n' * 4)),
+    ('classes', lambda root, name: (root / 'train/kite').rename(root / 'train' / name)),
+    (
+        'classes',
+        lambda root, name: (root / 'train/kite/000.png').rename(root / 'train/kite' / name),
+    ),
+]
+
+
+@pytest.mark.parametrize('name', ['{{$X:.*}}', "{{$X:}}', open('run', 'w'))#", '{{$HOME:x}}'])
+@pytest.mark.parametrize('maker, plant', BRACED)
+def test_names_that_configs_replace_are_refused(maker, plant, name, own):
+    root = own(maker)
+    plant(root, name + '.png')
+    with pytest.raises(
+        UserError, match=r"has '\{\{' in its name, which configs replace: rename it"
+    ):
+        read_folder(root)
+
+
+def test_a_folder_that_configs_replace_is_refused(own, tmp_path):
+    own('voc').rename(tmp_path / '{{ fileDirname }}')
+    with pytest.raises(UserError, match='rename it'):
+        read_folder(tmp_path / '{{ fileDirname }}')
 
 
 def test_other_json_files_are_passed_over(own):
