@@ -29,7 +29,7 @@ from mmdense.intake.code import (
 from mmdense.intake.datasets import set_classes
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_model
-from mmdense.intake.preparing import prepare
+from mmdense.intake.preparing import find_config, prepare
 from mmdense.intake.recipe import decide, find_most, get_momentum
 
 
@@ -350,6 +350,43 @@ class TestRefused:
         shutil.rmtree(root / 'train')
         with pytest.raises(UserError, match='has 1 faults of 1 kinds'):
             prepare(examine(root), None, None)
+
+
+class TestPlaces:
+    """Where the configs of a folder go."""
+
+    def test_two_folders_of_one_name(self, own, tmp_path, run_tool):
+        root = own('voc')
+        prepare(examine(root), None, None)
+        (tmp_path / 'b').mkdir()
+        other = shutil.copytree(root, tmp_path / 'b' / 'shapes')
+        with pytest.raises(UserError, match=f"was written for '{root}/', not for '{other}'"):
+            prepare(examine(other), None, None)
+        with pytest.raises(UserError, match='rename the folder'):
+            find_config(str(other), None)
+        check_fails(run_tool('train.py', '--data', other, '--resume'), 'was written for')
+        check_fails(run_tool('train.py', '--data', other), 'was written for')
+        assert not Path('work_dirs/shapes/data.html').exists()
+        prepare(examine(root), None, None)
+
+    def test_newest_of_any_model(self, own):
+        root = own('voc')
+        assert find_config(str(root), None) is None
+        first, _ = prepare(examine(root), None, None)
+        newest, _ = prepare(examine(root), 'retinanet_fcvit_b12_1x', None)
+        shutil.copy(newest, newest.with_name('copy.py'))
+        os.utime(first, (1, 1))
+        assert find_config(str(root), None) == newest
+        assert find_config(str(root), 'own/faster_rcnn_paca_own') == first
+        assert find_config(str(root), 'paca_own') is None
+        os.utime(newest, (0, 0))
+        assert find_config(str(root), None) == first
+
+    def test_epochs_of_a_known_config(self, own, run_tool):
+        root = own('voc')
+        path, _ = prepare(examine(root), None, 3)
+        result = run_tool('train.py', '--data', root, '--resume', '--epochs', 5)
+        check_fails(result, f"'{path}' says how many epochs", 'train_cfg.max_epochs=5')
 
 
 def test_model_of_the_config_has_the_classes(own):
