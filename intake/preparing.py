@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ from ..files import config_root, replacing
 from .converting import convert
 from .examining import Examination
 from .faults import stops
-from .fitting import find_batch, pick_few
+from .fitting import find_batch, find_least, pick_few
 from .kinds import KINDS
 from .mending import mend
 from .models import find_model, read_model
@@ -101,15 +102,26 @@ def prepare(
 def fit(
     examination: Examination, base: Path, data: dict[str, dict], epochs: int | None, path: Path
 ) -> Recipe:
-    """Decide, where there is a GPU after trial steps of the training as it will be."""
+    """Decide, where there is a GPU after trial steps of the training as it will be.
+
+    Raises:
+        UserError: When there are fewer pictures than the model needs at a time, or that many do
+            not fit into the GPU's memory.
+    """
     cfg = read_model(base)
+    least = find_least(cfg)
     pictures = len(examination.folder.splits['train'])
     trial = decide(cfg, pictures, 1, epochs)
-    most = max(find_most(cfg, pictures) // trial.processes, 1)
+    if math.ceil(pictures / trial.processes) < least:
+        raise UserError(
+            f"--model '{base.stem}' trains on {least} pictures at a time in each process, and "
+            f"'train' has {pictures}: choose another, or fewer processes"
+        )
+    most = max(find_most(cfg, pictures) // trial.processes, least)
     if not torch.cuda.is_available():
         return decide(cfg, pictures, min(pick_few(cfg), most), epochs)
     write(path, write_recipe(examination, base, data, trial, str(path.with_suffix(''))))
-    return decide(cfg, pictures, find_batch(read_config(str(path)), most), epochs)
+    return decide(cfg, pictures, find_batch(read_config(str(path)), most, least), epochs)
 
 
 def write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -247,6 +248,45 @@ class TestDecisions:
         monkeypatch.setattr(fitting, 'fits', lambda cfg, batch: False)
         with pytest.raises(UserError, match='not one picture fits'):
             fitting.find_batch(None, 8)
+
+    @pytest.mark.parametrize('most, least, tried', [(1, 1, [1, 2]), (4, 1, [1, 2, 4]), (1, 2, [2])])
+    def test_heads_that_need_two(self, most, least, tried, monkeypatch):
+        batches = []
+
+        def step(cfg: object, batch: int, device: torch.device) -> None:
+            batches.append(batch)
+            if batch == 1:
+                raise ValueError('Expected more than 1 value per channel when training, got input')
+
+        for name in ('reset_peak_memory_stats', 'max_memory_reserved', 'empty_cache'):
+            monkeypatch.setattr(torch.cuda, name, lambda: 0)
+        memory = SimpleNamespace(total_memory=1)
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: memory)
+        monkeypatch.setattr(fitting, 'step_twice', step)
+        assert fitting.find_batch(None, most, least) == tried[-1]
+        assert batches == tried
+
+    def test_other_errors_of_a_trial_are_raised(self, monkeypatch):
+        def fail(cfg: object, batch: int) -> bool:
+            raise ValueError('something else')
+
+        monkeypatch.setattr(fitting, 'fits', fail)
+        with pytest.raises(ValueError, match='something else'):
+            fitting.find_batch(None, 8)
+
+    @pytest.mark.parametrize('model, wanted', [('upernet_paca_t_160k', 2), (None, 1)])
+    def test_few_pictures(self, model, wanted, own, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        root = own('masks')
+        path, _ = prepare(examine(root), model, None)
+        assert Config.fromfile(path).train_dataloader.batch_size == wanted
+        examination = examine(root)
+        del examination.folder.splits['train'][1:]
+        if wanted == 1:
+            prepare(examination, model, None)
+            return
+        with pytest.raises(UserError, match=r"trains on 2 pictures at a time .* 'train' has 1"):
+            prepare(examination, model, None)
 
     def test_trial_is_a_step_of_the_training(self, own):
         path, _ = prepare(examine(own('classes')), None, None)
