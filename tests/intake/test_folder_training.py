@@ -160,6 +160,57 @@ def test_what_the_toolbox_reads_is_not_converted(maker, own):
     assert not Path('work_dirs/shapes/data').exists()
 
 
+PLANTED = [  # what is added to class folders, and whether the toolbox's own listing has the same
+    ('train/kite/more.webp', False),
+    ('train/kite/more.TIFF', False),
+    ('train/.hidden/more.png', False),
+    ('train/kite/.hidden/more.png', False),
+    ('train/kite/deep/more.png', True),
+    ('train/kite/.more.png', True),
+    ('train/kite/notes.txt', True),
+]
+
+
+@pytest.mark.parametrize('file, native', PLANTED)
+def test_class_folders_are_trained_on_as_examined(file, native, own, scenes):
+    root = own('classes')
+    (root / file).parent.mkdir(exist_ok=True)
+    kind = {'.webp': 'webp', '.TIFF': 'tiff', '.txt': 'ppm'}.get(Path(file).suffix, 'png')
+    Image.fromarray(scenes[20].picture).save(root / file, kind)
+    examination = examine(root)
+    path, _ = prepare(examination, None, None)
+    assert Path('work_dirs/shapes/data/train.txt').is_file() != native
+    dataset = build_dataset(read_config(str(path)), 'train')
+    found = {os.path.relpath(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
+    samples = examination.folder.splits['train']
+    assert found == {os.path.relpath(sample.picture) for sample in samples}
+
+
+def test_links_to_folders_are_not_followed(own, tmp_path, scenes):
+    root = own('classes')
+    (tmp_path / 'elsewhere').mkdir()
+    Image.fromarray(scenes[20].picture).save(tmp_path / 'elsewhere/more.png')
+    (root / 'train/kite/link').symlink_to(tmp_path / 'elsewhere')
+    path, _ = prepare(examine(root), None, None)
+    assert len(build_dataset(read_config(str(path)), 'train')) == 12
+
+
+@pytest.mark.parametrize('model', ['mask_rcnn_paca_t_1x', None])
+@pytest.mark.parametrize('maker', ['coco', 'yolo'])
+def test_empty_and_small_pictures_are_trained_on(maker, model, own, scenes):
+    root = own(maker)
+    Image.fromarray(scenes[20].picture[:20, :20]).save(root / 'images/train/empty.png')
+    if maker == 'yolo':
+        write(root / 'labels/train/empty.txt', '')
+    else:
+        path = root / 'annotations/instances_train.json'
+        content = json.loads(path.read_text())
+        content['images'].append(dict(id=999, file_name='empty.png', width=20, height=20))
+        write(path, json.dumps(content))
+    path, _ = prepare(examine(root), model, None)
+    assert len(build_dataset(read_config(str(path)), 'train')) == 13
+
+
 def test_a_test_split_is_tested_on(own):
     root = own('classes')
     for path in sorted(root.glob('train/*/*.png'))[::4]:
