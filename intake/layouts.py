@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 from . import class_folders, coco, masks, voc, yolo
 from .code import OPENING
-from .folder import Folder
+from .folder import Folder, is_text
 
 LAYOUTS = (coco, yolo, voc, masks, class_folders)
 
@@ -40,6 +40,8 @@ def check_names(folder: Folder) -> None:
     pictures = [folder.name(sample.picture) for _, sample in folder.samples()]
     files = [str(settings.get('ann_file', '')) for settings in folder.native.values()]
     for name in (os.path.abspath(folder.root), *folder.classes, *pictures, *files):
+        if not is_text(name):
+            raise UserError(f'{name!a} is no text in UTF-8: rename it')
         if OPENING in name:
             raise UserError(
                 f"{name!a} has '{OPENING}' in its name, which configs replace: rename it"

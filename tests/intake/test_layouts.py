@@ -192,6 +192,53 @@ def test_a_folder_that_configs_replace_is_refused(own, tmp_path):
         read_folder(tmp_path / '{{ fileDirname }}')
 
 
+NAMES = [  # of a yaml, and part of the line
+    ('[&a [x, x], *a, kite]', 'no text and no small number'),
+    ('[{a: 1}, b, c]', 'no text and no small number'),
+    ('[~, b, c]', 'no text and no small number'),
+    (f'[0x{"f" * 5000}, b, c]', 'no text and no small number'),
+    (r'["\ud800", b, c]', 'no text in UTF-8'),
+]
+
+
+@pytest.mark.parametrize('names, message', NAMES)
+def test_what_names_no_class(names, message, own):
+    root = own('yolo')
+    write(root / 'data.yaml', f'names: {names}\n')
+    with pytest.raises(UserError, match=message):
+        read_folder(root)
+
+
+def test_plain_values_name_classes(own):
+    root = own('yolo')
+    write(root / 'data.yaml', 'names: [kite, 7, 1.5, true]\n')
+    assert read_folder(root).classes == ['kite', '7', '1.5', 'True']
+
+
+def test_a_number_of_thousands_of_digits_names_no_class(own):
+    root = own('yolo')
+    (root / 'data.yaml').unlink()
+    write(root / 'labels/train/000.txt', f'{"9" * 5000} .5 .5 .1 .1\n')
+    folder = read_folder(root)
+    assert folder.classes == ['0', '1', '2']
+    assert [fault.kind for fault in folder.faults] == ['malformed line']
+
+
+def test_a_side_of_thousands_of_digits_is_not_known(own):
+    root = own('voc')
+    size = f'<size><width>{"9" * 5000}</width><height>64</height></size>'
+    write(root / 'Annotations/000.xml', f'<a>{size}</a>')
+    sizes = {sample.picture.stem: sample.size for _, sample in read_folder(root).samples()}
+    assert sizes['000'] is None and sizes['001'] == SIZE
+
+
+def test_a_folder_that_is_no_text_is_refused(own):
+    root = own('classes')
+    (root / 'train/kite').rename(root / 'train' / '\udcff')
+    with pytest.raises(UserError, match='no text in UTF-8: rename it'):
+        read_folder(root)
+
+
 def test_other_json_files_are_passed_over(own):
     root = own('coco')
     write(root / 'annotations' / 'captions_train.json', json.dumps(dict(images=[], annotations=[])))
