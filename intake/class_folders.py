@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .folder import CLASSES, WHOLE, Folder, Sample, find_split, list_folders, list_pictures
 
 NAME = 'class folders'
 LOOKED_FOR = 'two or more folders of pictures, one a class, in the folder or in train/ and val/'
+LISTED = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # by MMPretrain
 RESERVED = (  # of other layouts
     'annotations',
     'ann_dir',
@@ -56,6 +58,23 @@ def read(root: Path) -> Folder:
             for picture in list_pictures(place, deep=True)
         ]
         folder.add(split, samples)
-        if split != WHOLE and len({sample.label for sample in samples}) == len(classes):
+        if split != WHOLE and is_native(folders, classes, samples):
             folder.native[split] = dict(data_root=folder.name(folders[0].parent))
     return folder
+
+
+def is_native(folders: list[Path], classes: list[str], samples: list[Sample]) -> bool:
+    """Whether MMPretrain lists the same: every folder a class, of all pictures that it knows."""
+    if len({sample.label for sample in samples}) < len(classes):
+        return False
+    place = folders[0].parent
+    if sorted(path.name for path in place.iterdir() if path.is_dir()) != classes:
+        return False
+    listed = set()
+    for folder in folders:
+        for parent, below, names in os.walk(folder):
+            if any(os.path.islink(os.path.join(parent, name)) for name in below):
+                return False  # which MMPretrain follows
+            known = [n for n in names if n.lower().endswith(LISTED) and not n.startswith('.')]
+            listed.update(Path(parent, name) for name in known)
+    return listed == {sample.picture for sample in samples}

@@ -16,6 +16,7 @@ from .folder import (
     Sample,
     find_split,
     find_task,
+    is_text,
     join_inside,
     list_files,
     list_folders,
@@ -129,7 +130,8 @@ def load(folder: Folder, path: Path) -> dict[str, list[dict]]:
 
 
 def is_plain(entry: dict, word: str) -> bool:
-    return isinstance(entry.get(word), int | float | str)
+    value = entry.get(word)
+    return is_text(value) if isinstance(value, str) else isinstance(value, int | float)
 
 
 class Reader:
@@ -232,7 +234,7 @@ class Reader:
             place = f'image id {id_}'
             picture = join_inside(self.pictures, name, self.folder.root)
             if picture is None:
-                self.fault('outside', place, f"'{name}' is no file below the folder")
+                self.fault('outside', place, f"'{str(name)[:60]}' is no file below the folder")
                 samples.setdefault(id_)
                 continue
             sides = (image.get('width'), image.get('height'))

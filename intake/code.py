@@ -6,6 +6,7 @@ import textwrap
 
 WIDTH = 100
 INDENT = '    '
+OPENING = '{{'  # of what mmengine puts something else for, before it reads a config
 
 
 class Name(str):
@@ -25,7 +26,7 @@ def write_code(value: object, room: int, depth: int = 0) -> str:
     """
     parts, opening, closing = take_apart(value)
     if parts is None:
-        return repr(value)
+        return escape(repr(value))
     one_line = ', '.join(prefix + write_code(part, 10**9) for prefix, part in parts)
     one_line += ',' if isinstance(value, tuple) and len(value) == 1 else ''
     if len(opening) + len(one_line) + len(closing) <= room and '\n' not in one_line:
@@ -43,7 +44,7 @@ def take_apart(value: object) -> tuple[list[tuple[str, object]] | None, str, str
     if isinstance(value, dict) and all(isinstance(k, str) and k.isidentifier() for k in value):
         return [(f'{key}=', child) for key, child in value.items()], 'dict(', ')'
     if isinstance(value, dict):
-        return [(f'{key!r}: ', child) for key, child in value.items()], '{', '}'
+        return [(f'{escape(repr(key))}: ', child) for key, child in value.items()], '{', '}'
     if isinstance(value, list):
         return [('', child) for child in value], '[', ']'
     if isinstance(value, tuple):
@@ -51,15 +52,22 @@ def take_apart(value: object) -> tuple[list[tuple[str, object]] | None, str, str
     return None, '', ''
 
 
+def escape(code: str) -> str:
+    """Code in which no text opens what mmengine replaces; its value is the same."""
+    return code.replace(OPENING, '{\\x7b')
+
+
 def write_comment(text: str) -> str:
     """A text behind number signs, on as many lines as it takes."""
+    while OPENING in text:
+        text = text.replace(OPENING, '{ {')
     return textwrap.fill(text, WIDTH, initial_indent='# ', subsequent_indent='# ')
 
 
 def write_docstring(title: str, command: str) -> str:
     """A module's: what it is, and the command that runs it."""
     title, command = (text.replace('\\', '\\\\').replace('"', '\\"') for text in (title, command))
-    return f'"""{title}\n\n    {command}\n"""'
+    return escape(f'"""{title}\n\n    {command}\n"""')
 
 
 def write_assignment(name: str, value: object) -> str:

@@ -40,7 +40,9 @@ FORMS = {
 }
 
 
-def make_dataset(before: dict, task: str, root: str, settings: dict) -> dict:
+def make_dataset(
+    before: dict, task: str, root: str, settings: dict, training: bool = False
+) -> dict:
     """What a config says in place of the data set that it inherits.
 
     Args:
@@ -48,6 +50,7 @@ def make_dataset(before: dict, task: str, root: str, settings: dict) -> dict:
         task: Of the data.
         root: The folder.
         settings: Where the data are, from :func:`mmdense.intake.converting.convert`.
+        training: Whether they are trained on.
     """
     meta = dict(classes=Name('classes'))
     if task == SEMANTIC:
@@ -55,6 +58,8 @@ def make_dataset(before: dict, task: str, root: str, settings: dict) -> dict:
     below = settings['data_root'].removeprefix(root)
     place = Name(f'data_root + {below!r}') if below else Name('data_root')
     new = dict(metainfo=meta) | settings | dict(data_root=place)
+    if training and task in (DETECTION, INSTANCES):
+        new['filter_cfg'] = dict(filter_empty_gt=False, min_size=0)  # every picture counts
     kind = FORMS[task].kind
     if before.get('type') == kind and 'dataset' not in before:
         return new

@@ -17,6 +17,7 @@ from ..errors import UserError
 
 ON_CPU = {'mmpretrain': 16}  # pictures at a time; else 4
 FEW = 4
+TOO_FEW = 'Expected more than 1 value per channel'  # in PyTorch's words
 FULL = 0.9  # of the memory that a trial may reserve, since pictures differ
 
 
@@ -25,21 +26,34 @@ def pick_few(cfg: Config) -> int:
     return ON_CPU.get(cfg.default_scope, FEW)
 
 
-def find_batch(cfg: Config, most: int) -> int:
+def find_least(cfg: Config) -> int:
+    """Pictures at a time that a model needs: 2 where it normalizes means over whole maps."""
+    head = cfg.model.get('decode_head') or {}
+    return 2 if isinstance(head, dict) and 1 in (head.get('pool_scales') or ()) else 1
+
+
+def find_batch(cfg: Config, most: int, least: int = 1) -> int:
     """The largest power of two of pictures that a step on a GPU takes.
 
     Args:
         cfg: The training, with its data.
-        most: No more are tried.
+        most: No more are tried, unless it is below the least.
+        least: The fewest to try; 2 if the model turns out to need as many.
 
     Raises:
-        UserError: When not even one picture fits.
+        UserError: When not even the least fits.
     """
-    batch = 1
-    while batch <= most and fits(cfg, batch):
-        batch *= 2
-    if batch == 1:
-        raise UserError("not one picture fits into the GPU's memory: choose a smaller --model")
+    batch = least
+    try:
+        while batch <= max(most, least) and fits(cfg, batch):
+            batch *= 2
+    except ValueError as error:
+        if batch > 1 or TOO_FEW not in str(error):
+            raise
+        return find_batch(cfg, most, 2)
+    if batch == least:
+        few = 'not one picture fits' if least == 1 else f'{least} pictures, the fewest, do not fit'
+        raise UserError(f"{few} into the GPU's memory: choose a smaller --model")
     return batch // 2
 
 

@@ -27,6 +27,8 @@ WHOLE = 'all'  # the split of a folder that has none
 IGNORED = 255  # the value of pixels that are of no class
 MAX_TEXT = 16 * 2**20  # bytes of a text, xml or yaml file
 MAX_JSON = 2**30
+MAX_NAME = 255  # bytes of a file's name
+MAX_PATH = 4000  # and of all of its path
 TASKS = ('detection', 'instance segmentation', 'semantic segmentation', 'classification')
 DETECTION, INSTANCES, SEMANTIC, CLASSES = TASKS
 
@@ -204,9 +206,16 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"'{path}' cannot be read: {error}; write one class a line") from error
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written: without halves of characters, which json can spell."""
+    return not any('\ud800' <= character <= '\udfff' for character in name)
+
+
 def join_inside(folder: Path, name: object, root: Path) -> Path | None:
     """A file that an annotation names; None when that is no name, or leads out of the data set."""
-    if not isinstance(name, str) or not name or '\0' in name:
+    if not isinstance(name, str) or not name or '\0' in name or not is_text(name):
         return None
     path = Path(os.path.normpath(folder / name.replace('\\', '/')))
+    if len(os.fsencode(path)) > MAX_PATH or any(len(os.fsencode(p)) > MAX_NAME for p in path.parts):
+        return None
     return path if is_below(str(path), str(root)) else None

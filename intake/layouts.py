@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import UserError
 from . import class_folders, coco, masks, voc, yolo
-from .folder import Folder
+from .code import OPENING
+from .folder import Folder, is_text
 
 LAYOUTS = (coco, yolo, voc, masks, class_folders)
 
@@ -15,7 +17,8 @@ def read_folder(path: str | Path) -> Folder:
     """A folder in the one layout that it has.
 
     Raises:
-        UserError: When it is none, or has none or several of the layouts.
+        UserError: When it is none, has none or several of the layouts, or a name that no config
+            can hold.
     """
     root = Path(path)
     if not root.is_dir():
@@ -27,4 +30,19 @@ def read_folder(path: str | Path) -> Folder:
     if len(found) > 1:
         seen = ' and '.join(f'{layout.NAME} ({seen})' for layout, seen in found.items())
         raise UserError(f"'{path}' has several layouts: {seen}; move all but one elsewhere")
-    return next(iter(found)).read(root)
+    folder = next(iter(found)).read(root)
+    check_names(folder)
+    return folder
+
+
+def check_names(folder: Folder) -> None:
+    """Raise :class:`UserError` for a class, file or folder whose name a config would run."""
+    pictures = [folder.name(sample.picture) for _, sample in folder.samples()]
+    files = [str(settings.get('ann_file', '')) for settings in folder.native.values()]
+    for name in (os.path.abspath(folder.root), *folder.classes, *pictures, *files):
+        if not is_text(name):
+            raise UserError(f'{name!a} is no text in UTF-8: rename it')
+        if OPENING in name:
+            raise UserError(
+                f"{name!a} has '{OPENING}' in its name, which configs replace: rename it"
+            )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import math
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +14,14 @@ import torch
 
 from ..engine.config import read_config
 from ..errors import UserError
-from ..files import replacing
+from ..files import config_root, replacing
 from .converting import convert
 from .examining import Examination
 from .faults import stops
-from .fitting import find_batch, pick_few
+from .fitting import find_batch, find_least, pick_few
 from .kinds import KINDS
 from .mending import mend
-from .models import DEFAULTS, find_model, read_model
+from .models import find_model, read_model
 from .recipe import Recipe, decide, find_most, find_start, write_recipe
 from .summary import conclude, describe
 
@@ -26,6 +29,34 @@ from .summary import conclude, describe
 def get_place(folder: str | Path) -> Path:
     """Where reports, converted data and configs of a folder go."""
     return Path('work_dirs', Path(folder).resolve().name)
+
+
+def list_configs(place: Path) -> list[Path]:
+    """The configs of models of ours that were written there, the newest last."""
+    known = {path.stem for path in config_root().glob('[!_]*/*.py')}
+    paths = [path for path in place.glob('*.py') if path.stem in known]
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+
+
+def read_root(path: Path) -> str | None:
+    """The ``data_root`` of a written config, which is not run for that."""
+    line = re.search(r"^data_root = (['\"].*)$", path.read_text('utf-8'), re.MULTILINE)
+    try:
+        return ast.literal_eval(line[1]) if line else None
+    except (SyntaxError, ValueError):
+        return None
+
+
+def check_place(folder: str | Path) -> None:
+    """Raise :class:`UserError` where another folder of that name has its configs."""
+    place = get_place(folder)
+    for path in list_configs(place):
+        root = read_root(path)
+        if root and os.path.realpath(root) != os.path.realpath(folder):
+            raise UserError(
+                f"'{path}' was written for '{root}', not for '{folder}': move '{place}' "
+                'elsewhere, or rename the folder'
+            )
 
 
 def prepare(
@@ -43,8 +74,10 @@ def prepare(
         The config's file, and what was decided, a line each.
 
     Raises:
-        UserError: When the data have faults, or the model is of another task.
+        UserError: When the data have faults, the model is of another task, or another folder's
+            config is in its place.
     """
+    check_place(examination.folder.root)
     said = [describe(examination), *examination.folder.notes]
     if stops(examination.faults):
         if checked:
@@ -69,15 +102,26 @@ def prepare(
 def fit(
     examination: Examination, base: Path, data: dict[str, dict], epochs: int | None, path: Path
 ) -> Recipe:
-    """Decide, where there is a GPU after trial steps of the training as it will be."""
+    """Decide, where there is a GPU after trial steps of the training as it will be.
+
+    Raises:
+        UserError: When there are fewer pictures than the model needs at a time, or that many do
+            not fit into the GPU's memory.
+    """
     cfg = read_model(base)
+    least = find_least(cfg)
     pictures = len(examination.folder.splits['train'])
     trial = decide(cfg, pictures, 1, epochs)
-    most = max(find_most(cfg, pictures) // trial.processes, 1)
+    if math.ceil(pictures / trial.processes) < least:
+        raise UserError(
+            f"--model '{base.stem}' trains on {least} pictures at a time in each process, and "
+            f"'train' has {pictures}: choose another, or fewer processes"
+        )
+    most = max(find_most(cfg, pictures) // trial.processes, least)
     if not torch.cuda.is_available():
         return decide(cfg, pictures, min(pick_few(cfg), most), epochs)
     write(path, write_recipe(examination, base, data, trial, str(path.with_suffix(''))))
-    return decide(cfg, pictures, find_batch(read_config(str(path)), most), epochs)
+    return decide(cfg, pictures, find_batch(read_config(str(path)), most, least), epochs)
 
 
 def write(path: Path, text: str) -> None:
@@ -100,7 +144,12 @@ def refuse(examination: Examination) -> str:
 
 
 def find_config(folder: str, model: str | None) -> Path | None:
-    """The config that was written for a folder, and a model or else the newest of a task's own."""
-    names = [Path(model).stem] if model else [*DEFAULTS.values()]
-    paths = [get_place(folder) / f'{name}.py' for name in names]
-    return max(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, default=None)
+    """The config that was written for a folder, and a model or else the newest of any.
+
+    Raises:
+        UserError: When it was written for another folder of that name.
+    """
+    check_place(folder)
+    paths = list_configs(get_place(folder))
+    found = [path for path in paths if model is None or path.stem == Path(model).stem]
+    return found[-1] if found else None

@@ -193,7 +193,7 @@ def write_loaders(
         if shuffle:
             settings['drop_last'] = True
         settings['sampler'] = dict(_delete_=True, type='DefaultSampler', shuffle=shuffle)
-        settings['dataset'] = make_dataset(cfg[loader].dataset, task, root, data[split])
+        settings['dataset'] = make_dataset(cfg[loader].dataset, task, root, data[split], shuffle)
         lines.append(write_assignment(loader, settings))
         if not shuffle:
             evaluator = FORMS[task].evaluate(data[split], task != CLASSES and has_masks(cfg))

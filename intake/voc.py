@@ -27,6 +27,7 @@ LOOKED_FOR = 'VOC xml in Annotations/ beside JPEGImages/ or images/, or beside t
 PLACES = (('JPEGImages', 'Annotations'), ('images', 'Annotations'), ('images', 'annotations'))
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 MAX_DEPTH = 20  # of elements in elements
+MAX_DIGITS = 9  # of a side of a picture
 
 
 @dataclass
@@ -144,7 +145,8 @@ def read_sample(
     folder: Folder, path: Path, tree: Element, picture: Path, named: dict[str, str]
 ) -> Sample:
     sides = [tree.find('size').get(key) if tree.find('size') else '' for key in ('width', 'height')]
-    size = tuple(map(int, sides)) if all(side.isdecimal() for side in sides) else None
+    is_size = all(side.isdecimal() and len(side) <= MAX_DIGITS for side in sides)
+    size = tuple(map(int, sides)) if is_size else None
     size = size if size and all(size) else None  # some tools write 0 for what they do not know
     sample = Sample(picture, folder.name(path), size)
     for element in tree.children:

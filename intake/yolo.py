@@ -29,6 +29,8 @@ NAME = 'YOLO'
 LOOKED_FOR = 'YOLO text files in labels/, labels/train/ or train/labels/ beside images/'
 NAMES = ('classes.txt', 'labels.txt', 'obj.names')
 MAX_CLASSES = 10000
+MAX_NUMBER = 10**9  # of a class that a number names
+MAX_DIGITS = 9  # of a class's number in a line
 CORNERS = 3  # that a polygon has at least
 BOX = 5  # words of a line
 
@@ -85,7 +87,7 @@ def read_classes(folder: Folder) -> list[str]:
         if isinstance(names, dict) and names.keys() <= {*range(MAX_CLASSES)}:
             names = [names.get(i, f'class {i}') for i in range(max(names, default=-1) + 1)]
         if isinstance(names, list) and names:
-            return [str(name) for name in names]
+            return [name_class(name, path) for name in names]
     for place in (root, root / 'labels'):
         for name in NAMES:
             if (place / name).is_file():
@@ -94,11 +96,28 @@ def read_classes(folder: Folder) -> list[str]:
     for _, _, labels in find_places(root):
         for path in list_labels(labels):
             words = [line.split() for line in read_safely(folder, path)]
-            highest = max([highest, *(int(w[0]) for w in words if w and w[0].isdecimal())])
+            highest = max([highest, *(int(w[0]) for w in words if w and is_index(w[0]))])
     if not 0 <= highest < MAX_CLASSES:
         raise UserError(f"'{root}' names no classes: write classes.txt, one class a line")
     folder.notes.append('no names of classes were found: they are numbers')
     return [str(number) for number in range(highest + 1)]
+
+
+def name_class(name: object, path: Path) -> str:
+    """A class's name of a yaml.
+
+    Raises:
+        UserError: When it is no text and no number.
+    """
+    is_name = isinstance(name, str | float) or (isinstance(name, int) and abs(name) < MAX_NUMBER)
+    if not is_name:
+        raise UserError(f"'{path}' has a name of a class that is no text and no small number")
+    return str(name)
+
+
+def is_index(word: str) -> bool:
+    """Whether a word is written as the number of a class."""
+    return word.isdecimal() and len(word) <= MAX_DIGITS
 
 
 def read_safely(folder: Folder, path: Path) -> list[str]:
@@ -166,7 +185,7 @@ def parse(words: list[str]) -> list[float] | None:
         values = [float(word) for word in words[1:]]
     except ValueError:
         return None
-    is_good = words[0].isdecimal() and all(map(math.isfinite, values))
+    is_good = is_index(words[0]) and all(map(math.isfinite, values))
     return values if is_good and (is_box or is_polygon) else None
 
 

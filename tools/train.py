@@ -15,7 +15,7 @@ from mmdense.engine import launch, training
 from mmdense.errors import UserError
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_input, find_model, read_model
-from mmdense.intake.preparing import find_config, get_place, prepare
+from mmdense.intake.preparing import check_place, find_config, get_place, prepare
 from mmdense.reporting.data import write_report
 
 
@@ -57,8 +57,14 @@ def parse_args() -> argparse.Namespace:
 
 def write_config(args: argparse.Namespace) -> str:
     """The config for ``--data``: the one that this run began with, or a new one."""
-    has_begun = args.resume or launch.may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
+    is_again = launch.may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
+    has_begun = args.resume or is_again
     known = find_config(args.data, args.model) if has_begun else None
+    if known and args.epochs and not is_again:
+        raise UserError(
+            f"'{known}' says how many epochs its training has: leave --epochs out, or give "
+            f'--cfg-options train_cfg.max_epochs={args.epochs}'
+        )
     if known:
         if launch.is_main_process():
             print(f"config: '{known}', as it was written", flush=True)
@@ -68,6 +74,7 @@ def write_config(args: argparse.Namespace) -> str:
             f"--data with --launcher {args.launcher}: call tools/train.py --data '{args.data}' "
             '--dry-run first, which writes a config, and launch that; dist_train.sh does both'
         )
+    check_place(args.data)
     examination = examine(args.data)
     page = get_place(args.data) / 'data.html'
     model = read_model(find_model(args.model, examination.folder.task))

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +20,17 @@ from mmdense.engine.config import read_config
 from mmdense.engine.data import build_dataset, find_datasets
 from mmdense.errors import UserError
 from mmdense.intake import fitting, recipe
-from mmdense.intake.code import Name, write_assignment, write_code
+from mmdense.intake.code import (
+    Name,
+    write_assignment,
+    write_code,
+    write_comment,
+    write_docstring,
+)
 from mmdense.intake.datasets import set_classes
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_model
-from mmdense.intake.preparing import prepare
+from mmdense.intake.preparing import find_config, prepare
 from mmdense.intake.recipe import decide, find_most, get_momentum
 
 
@@ -153,6 +160,57 @@ def test_what_the_toolbox_reads_is_not_converted(maker, own):
     assert not Path('work_dirs/shapes/data').exists()
 
 
+PLANTED = [  # what is added to class folders, and whether the toolbox's own listing has the same
+    ('train/kite/more.webp', False),
+    ('train/kite/more.TIFF', False),
+    ('train/.hidden/more.png', False),
+    ('train/kite/.hidden/more.png', False),
+    ('train/kite/deep/more.png', True),
+    ('train/kite/.more.png', True),
+    ('train/kite/notes.txt', True),
+]
+
+
+@pytest.mark.parametrize('file, native', PLANTED)
+def test_class_folders_are_trained_on_as_examined(file, native, own, scenes):
+    root = own('classes')
+    (root / file).parent.mkdir(exist_ok=True)
+    kind = {'.webp': 'webp', '.TIFF': 'tiff', '.txt': 'ppm'}.get(Path(file).suffix, 'png')
+    Image.fromarray(scenes[20].picture).save(root / file, kind)
+    examination = examine(root)
+    path, _ = prepare(examination, None, None)
+    assert Path('work_dirs/shapes/data/train.txt').is_file() != native
+    dataset = build_dataset(read_config(str(path)), 'train')
+    found = {os.path.relpath(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
+    samples = examination.folder.splits['train']
+    assert found == {os.path.relpath(sample.picture) for sample in samples}
+
+
+def test_links_to_folders_are_not_followed(own, tmp_path, scenes):
+    root = own('classes')
+    (tmp_path / 'elsewhere').mkdir()
+    Image.fromarray(scenes[20].picture).save(tmp_path / 'elsewhere/more.png')
+    (root / 'train/kite/link').symlink_to(tmp_path / 'elsewhere')
+    path, _ = prepare(examine(root), None, None)
+    assert len(build_dataset(read_config(str(path)), 'train')) == 12
+
+
+@pytest.mark.parametrize('model', ['mask_rcnn_paca_t_1x', None])
+@pytest.mark.parametrize('maker', ['coco', 'yolo'])
+def test_empty_and_small_pictures_are_trained_on(maker, model, own, scenes):
+    root = own(maker)
+    Image.fromarray(scenes[20].picture[:20, :20]).save(root / 'images/train/empty.png')
+    if maker == 'yolo':
+        write(root / 'labels/train/empty.txt', '')
+    else:
+        path = root / 'annotations/instances_train.json'
+        content = json.loads(path.read_text())
+        content['images'].append(dict(id=999, file_name='empty.png', width=20, height=20))
+        write(path, json.dumps(content))
+    path, _ = prepare(examine(root), model, None)
+    assert len(build_dataset(read_config(str(path)), 'train')) == 13
+
+
 def test_a_test_split_is_tested_on(own):
     root = own('classes')
     for path in sorted(root.glob('train/*/*.png'))[::4]:
@@ -242,6 +300,45 @@ class TestDecisions:
         with pytest.raises(UserError, match='not one picture fits'):
             fitting.find_batch(None, 8)
 
+    @pytest.mark.parametrize('most, least, tried', [(1, 1, [1, 2]), (4, 1, [1, 2, 4]), (1, 2, [2])])
+    def test_heads_that_need_two(self, most, least, tried, monkeypatch):
+        batches = []
+
+        def step(cfg: object, batch: int, device: torch.device) -> None:
+            batches.append(batch)
+            if batch == 1:
+                raise ValueError('Expected more than 1 value per channel when training, got input')
+
+        for name in ('reset_peak_memory_stats', 'max_memory_reserved', 'empty_cache'):
+            monkeypatch.setattr(torch.cuda, name, lambda: 0)
+        memory = SimpleNamespace(total_memory=1)
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: memory)
+        monkeypatch.setattr(fitting, 'step_twice', step)
+        assert fitting.find_batch(None, most, least) == tried[-1]
+        assert batches == tried
+
+    def test_other_errors_of_a_trial_are_raised(self, monkeypatch):
+        def fail(cfg: object, batch: int) -> bool:
+            raise ValueError('something else')
+
+        monkeypatch.setattr(fitting, 'fits', fail)
+        with pytest.raises(ValueError, match='something else'):
+            fitting.find_batch(None, 8)
+
+    @pytest.mark.parametrize('model, wanted', [('upernet_paca_t_160k', 2), (None, 1)])
+    def test_few_pictures(self, model, wanted, own, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        root = own('masks')
+        path, _ = prepare(examine(root), model, None)
+        assert Config.fromfile(path).train_dataloader.batch_size == wanted
+        examination = examine(root)
+        del examination.folder.splits['train'][1:]
+        if wanted == 1:
+            prepare(examination, model, None)
+            return
+        with pytest.raises(UserError, match=r"trains on 2 pictures at a time .* 'train' has 1"):
+            prepare(examination, model, None)
+
     def test_trial_is_a_step_of_the_training(self, own):
         path, _ = prepare(examine(own('classes')), None, None)
         fitting.step_twice(read_config(str(path)), 2, torch.device('cpu'))
@@ -254,6 +351,7 @@ class TestCode:
         dict(a=1, b=dict(c='x' * 60, d=['y' * 60, (1,), ()]), e=None),
         {'not a name': 1, 'b': [1.5] * 60},
         ['it\'s "quoted"\n', -1e-5, True],
+        ['{{$X:.*}}', '{{{{ fileDirname }}}}', '\\{{{', {'{{ a': 1}],
         dict(classes=tuple('abc' * 30)),
     ]
 
@@ -263,7 +361,18 @@ class TestCode:
         scope: dict = {}
         exec(text, scope)
         assert scope['value'] == value
+        assert '{{' not in text
         assert all(len(line) <= 100 for line in text.splitlines())
+
+    @pytest.mark.parametrize('text', ['{{$HOME:x}}', "}}', 1)#{{{{ fileDirname }}}}", '\\{{{'])
+    def test_mmengine_replaces_nothing(self, text, tmp_path):
+        code = [write_docstring(text, text), write_comment(text), write_assignment('value', text)]
+        code.append(write_assignment('joined', Name(f'value + {text!r}')))
+        path = tmp_path / 'config.py'
+        write(path, '\n'.join(code))
+        cfg = Config.fromfile(path)
+        assert (cfg.value, cfg.joined) == (text, 2 * text)
+        assert '{{' not in path.read_text()
 
     def test_names_are_not_quoted(self):
         assert write_code(dict(classes=Name('classes')), 80) == 'dict(classes=classes)'
@@ -332,6 +441,43 @@ class TestRefused:
         shutil.rmtree(root / 'train')
         with pytest.raises(UserError, match='has 1 faults of 1 kinds'):
             prepare(examine(root), None, None)
+
+
+class TestPlaces:
+    """Where the configs of a folder go."""
+
+    def test_two_folders_of_one_name(self, own, tmp_path, run_tool):
+        root = own('voc')
+        prepare(examine(root), None, None)
+        (tmp_path / 'b').mkdir()
+        other = shutil.copytree(root, tmp_path / 'b' / 'shapes')
+        with pytest.raises(UserError, match=f"was written for '{root}/', not for '{other}'"):
+            prepare(examine(other), None, None)
+        with pytest.raises(UserError, match='rename the folder'):
+            find_config(str(other), None)
+        check_fails(run_tool('train.py', '--data', other, '--resume'), 'was written for')
+        check_fails(run_tool('train.py', '--data', other), 'was written for')
+        assert not Path('work_dirs/shapes/data.html').exists()
+        prepare(examine(root), None, None)
+
+    def test_newest_of_any_model(self, own):
+        root = own('voc')
+        assert find_config(str(root), None) is None
+        first, _ = prepare(examine(root), None, None)
+        newest, _ = prepare(examine(root), 'retinanet_fcvit_b12_1x', None)
+        shutil.copy(newest, newest.with_name('copy.py'))
+        os.utime(first, (1, 1))
+        assert find_config(str(root), None) == newest
+        assert find_config(str(root), 'own/faster_rcnn_paca_own') == first
+        assert find_config(str(root), 'paca_own') is None
+        os.utime(newest, (0, 0))
+        assert find_config(str(root), None) == first
+
+    def test_epochs_of_a_known_config(self, own, run_tool):
+        root = own('voc')
+        path, _ = prepare(examine(root), None, 3)
+        result = run_tool('train.py', '--data', root, '--resume', '--epochs', 5)
+        check_fails(result, f"'{path}' says how many epochs", 'train_cfg.max_epochs=5')
 
 
 def test_model_of_the_config_has_the_classes(own):

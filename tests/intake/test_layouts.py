@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,89 @@ class TestRefused:
             path.write_text('')
         with pytest.raises(UserError, match=r'write classes\.txt'):
             read_folder(root)
+
+
+def rename_class(root: Path, name: str) -> None:
+    path = root / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    content['categories'][0]['name'] = name
+    path.write_text(json.dumps(content))
+
+
+BRACED = [  # maker, and what gets a name that a config would replace
+    ('coco', lambda root, name: rename_class(root, name)),
+    ('yolo', lambda root, name: write(root / 'data.yaml', json.dumps(dict(names=[name] * 3)))),
+    ('masks', lambda root, name: write(root / 'classes.txt', f'{name}\n' * 4)),
+    ('classes', lambda root, name: (root / 'train/kite').rename(root / 'train' / name)),
+    (
+        'classes',
+        lambda root, name: (root / 'train/kite/000.png').rename(root / 'train/kite' / name),
+    ),
+]
+
+
+@pytest.mark.parametrize('name', ['{{$X:.*}}', "{{$X:}}', open('run', 'w'))#", '{{$HOME:x}}'])
+@pytest.mark.parametrize('maker, plant', BRACED)
+def test_names_that_configs_replace_are_refused(maker, plant, name, own):
+    root = own(maker)
+    plant(root, name + '.png')
+    with pytest.raises(
+        UserError, match=r"has '\{\{' in its name, which configs replace: rename it"
+    ):
+        read_folder(root)
+
+
+def test_a_folder_that_configs_replace_is_refused(own, tmp_path):
+    own('voc').rename(tmp_path / '{{ fileDirname }}')
+    with pytest.raises(UserError, match='rename it'):
+        read_folder(tmp_path / '{{ fileDirname }}')
+
+
+NAMES = [  # of a yaml, and part of the line
+    ('[&a [x, x], *a, kite]', 'no text and no small number'),
+    ('[{a: 1}, b, c]', 'no text and no small number'),
+    ('[~, b, c]', 'no text and no small number'),
+    (f'[0x{"f" * 5000}, b, c]', 'no text and no small number'),
+    (r'["\ud800", b, c]', 'no text in UTF-8'),
+]
+
+
+@pytest.mark.parametrize('names, message', NAMES)
+def test_what_names_no_class(names, message, own):
+    root = own('yolo')
+    write(root / 'data.yaml', f'names: {names}\n')
+    with pytest.raises(UserError, match=message):
+        read_folder(root)
+
+
+def test_plain_values_name_classes(own):
+    root = own('yolo')
+    write(root / 'data.yaml', 'names: [kite, 7, 1.5, true]\n')
+    assert read_folder(root).classes == ['kite', '7', '1.5', 'True']
+
+
+def test_a_number_of_thousands_of_digits_names_no_class(own):
+    root = own('yolo')
+    (root / 'data.yaml').unlink()
+    write(root / 'labels/train/000.txt', f'{"9" * 5000} .5 .5 .1 .1\n')
+    folder = read_folder(root)
+    assert folder.classes == ['0', '1', '2']
+    assert [fault.kind for fault in folder.faults] == ['malformed line']
+
+
+def test_a_side_of_thousands_of_digits_is_not_known(own):
+    root = own('voc')
+    size = f'<size><width>{"9" * 5000}</width><height>64</height></size>'
+    write(root / 'Annotations/000.xml', f'<a>{size}</a>')
+    sizes = {sample.picture.stem: sample.size for _, sample in read_folder(root).samples()}
+    assert sizes['000'] is None and sizes['001'] == SIZE
+
+
+def test_a_folder_that_is_no_text_is_refused(own):
+    root = own('classes')
+    (root / 'train/kite').rename(root / 'train' / '\udcff')
+    with pytest.raises(UserError, match='no text in UTF-8: rename it'):
+        read_folder(root)
 
 
 def test_other_json_files_are_passed_over(own):
