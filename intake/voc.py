@@ -70,14 +70,12 @@ def find_places(root: Path) -> list[tuple[str, Path, Path]]:
 def read(root: Path) -> Folder:
     """All splits; the classes are the names in the files, in alphabetical order."""
     folder = Folder(root, NAME, DETECTION, [], {})
-    named: dict[str, str] = {}  # class by where it stands
+    named: list[tuple[Instance, str]] = []  # with the words for its class
     for split, pictures, xml in find_places(root):
         folder.add(split, read_split(folder, pictures, xml, named))
-    folder.classes = sorted(set(named.values()))
-    for _, sample in folder.samples():
-        for instance in sample.instances:
-            if instance.where in named:
-                instance.label = folder.classes.index(named[instance.where])
+    folder.classes = sorted({name for _, name in named})
+    for instance, name in named:
+        instance.label = folder.classes.index(name)
     lists = root / 'ImageSets' / 'Main'
     if WHOLE in folder.splits and lists.is_dir():
         divide(folder, lists)
@@ -109,7 +107,9 @@ def divide(folder: Folder, lists: Path) -> None:
         folder.splits = splits
 
 
-def read_split(folder: Folder, pictures: Path, xml: Path, named: dict[str, str]) -> list[Sample]:
+def read_split(
+    folder: Folder, pictures: Path, xml: Path, named: list[tuple[Instance, str]]
+) -> list[Sample]:
     """Samples of the xml files; pictures that have none follow, without objects."""
     samples = []
     there = {path.stem: path for path in list_pictures(pictures)}
@@ -141,7 +141,7 @@ def read_split(folder: Folder, pictures: Path, xml: Path, named: dict[str, str])
 
 
 def read_sample(
-    folder: Folder, path: Path, tree: Element, picture: Path, named: dict[str, str]
+    folder: Folder, path: Path, tree: Element, picture: Path, named: list[tuple[Instance, str]]
 ) -> Sample:
     sides = [tree.find('size').get(key) if tree.find('size') else '' for key in ('width', 'height')]
     size = tuple(map(int, sides)) if all(side.isdecimal() for side in sides) else None
@@ -152,11 +152,11 @@ def read_sample(
             continue
         where = f'{folder.name(path)}:{element.line}'
         name = element.get('name')
+        sample.instances.append(Instance(None, where, read_box(element)))
         if name:
-            named[where] = name
+            named.append((sample.instances[-1], name))
         else:
             folder.faults.append(Fault('unknown category', where, 'the object has no name'))
-        sample.instances.append(Instance(None, where, read_box(element)))
     return sample
 
 

@@ -68,6 +68,18 @@ def test_boxes_are_those_that_were_drawn(maker, examined, scenes):
         assert sample.size == SIZE
 
 
+def test_objects_of_one_line_keep_their_classes(own, scenes):
+    """As tools write xml that do not indent it."""
+    root = own('voc')
+    paths = sorted((root / 'Annotations').glob('*.xml'))[:4]
+    for path in paths:
+        path.write_text(path.read_text().replace('\n', ''))
+    samples = {sample.picture.stem: sample for _, sample in examine(root).folder.samples()}
+    for path in paths:
+        wanted = [label for label, _ in scenes[int(path.stem)].objects]
+        assert [i.label for i in samples[path.stem].instances] == wanted
+
+
 @pytest.mark.parametrize('maker', MASKS)
 def test_masks_have_the_pixels_that_were_drawn(maker, examined, scenes):
     folder = examined(maker).folder
