@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.parsers import expat
 
@@ -83,13 +83,11 @@ def read(root: Path) -> Folder:
 
 
 def divide(folder: Folder, lists: Path) -> None:
-    """The splits that text files of names give."""
+    """The splits that text files of names give, with a sample of its own for each name."""
     every = {sample.picture.stem: sample for sample in folder.splits[WHOLE]}
     splits = {}
-    for path in list_files(lists, ['.txt']):
-        split = find_split(path.stem)
-        if split is None or path.stem != path.stem.split('_')[0]:
-            continue  # trainval, or one class's
+    named = find_lists(lists)
+    for split, path in named.items():
         splits[split] = []
         try:
             lines = read_lines(path)
@@ -102,9 +100,20 @@ def divide(folder: Folder, lists: Path) -> None:
                 text = f"no picture '{line}' with an xml file"
                 folder.faults.append(Fault('missing picture', where, text))
             elif line:
-                splits[split].append(every[line])
+                splits[split].append(replace(every[line]))
     if splits:
         folder.splits = splits
+    if 'val' in splits and named.get('train', lists).stem == 'trainval':
+        held = {sample.picture for sample in splits['val']}
+        splits['train'] = [s for s in splits['train'] if s.picture not in held]
+
+
+def find_lists(lists: Path) -> dict[str, Path]:
+    """Text files of names by split; where there is no train, trainval is in its place."""
+    paths = [path for path in list_files(lists, ['.txt']) if '_' not in path.stem]  # no class's
+    named = {find_split(path.stem): path for path in paths if find_split(path.stem)}
+    whole = [path for path in paths if path.stem == 'trainval']
+    return {'train': whole[0]} | named if whole else named
 
 
 def read_split(

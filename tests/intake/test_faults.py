@@ -335,6 +335,20 @@ FAULTS = [
         "equals train 'train/kite/000.png'",
     ),
     (
+        'duplicate',
+        'voc',
+        text('ImageSets/Main/train.txt', '000\n001\n000\n'),
+        XML,
+        "train 'JPEGImages/000.png' equals train",
+    ),
+    (
+        'duplicate across',
+        'voc',
+        text('ImageSets/Main/val.txt', '000\n012\n'),
+        XML,
+        "val 'JPEGImages/000.png' equals train",
+    ),
+    (
         'near duplicate',
         'classes',
         save_again('train/kite/000.png', 'train/kite/copy.jpg'),

@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmdense.errors import UserError
 from mmdense.intake.examining import examine
+from mmdense.intake.faults import stops
 from mmdense.intake.layouts import read_folder
 
 BOXES = ('coco', 'roboflow', 'single json', 'json in the root', 'yolo', 'yolo inside splits')
@@ -78,6 +79,25 @@ def test_objects_of_one_line_keep_their_classes(own, scenes):
     for path in paths:
         wanted = [label for label, _ in scenes[int(path.stem)].objects]
         assert [i.label for i in samples[path.stem].instances] == wanted
+
+
+@pytest.mark.parametrize(
+    'lists, wanted',
+    [
+        (dict(trainval=range(10), test=range(10, 15)), dict(train=8, val=2, test=5)),
+        (dict(trainval=range(15), val=range(12, 15)), dict(train=12, val=3)),
+        (dict(trainval=range(15), train=range(9), val=range(9, 15)), dict(train=9, val=6)),
+    ],
+)
+def test_trainval_stands_for_train_where_there_is_none(lists, wanted, own):
+    root = own('voc')
+    shutil.rmtree(root / 'ImageSets')
+    for stem, members in lists.items():
+        write(root / f'ImageSets/Main/{stem}.txt', '\n'.join(f'{i:03}' for i in members))
+    examination = examine(root)
+    found = {split: len(samples) for split, samples in examination.folder.splits.items()}
+    assert found == wanted
+    assert not stops(examination.faults)
 
 
 @pytest.mark.parametrize('maker', MASKS)
