@@ -169,11 +169,12 @@ class Reader:
         return max(filter(Path.is_dir, places), key=count_files)
 
     def is_complete(self) -> bool:
-        """Whether the toolbox reads it as it is."""
+        """Whether the toolbox reads it as it is; COCO's evaluation takes an id of 0 for none."""
         every = self.content['annotations']
         return (
             all('width' in image and 'height' in image for image in self.content['images'])
             and all('bbox' in a and a.get('iscrowd') in (0, 1) for a in every)
+            and all(type(a['id']) is int and a['id'] > 0 for a in every)
             and all(is_number(a.get('area')) and a['area'] > 0 for a in every)
             and len(self.content['categories']) == len(self.names)
         )
@@ -205,11 +206,15 @@ class Reader:
     def read_categories(self) -> dict:
         """The label of each id; the classes are those of the folder's first json, and new ones."""
         classes, labels = self.folder.classes, {}
+        used = {annotation['category_id'] for annotation in self.content['annotations']}
         for category in self.content['categories']:
             id_, name = category['id'], str(category['name'])
             if id_ in labels or name in self.names:
+                others = [other for other in labels if classes[labels[other]] == name]
+                is_idle = id_ not in labels and len(used & {id_, *others}) < 2
                 text = f"'{name}' has an id or a name that another has"
-                self.fault('double category', f'category {id_}', text)
+                kind = 'idle category' if is_idle else 'double category'
+                self.fault(kind, f'category {id_}', text)
             else:
                 self.names.append(name)
             if name not in classes:

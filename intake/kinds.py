@@ -62,6 +62,9 @@ KINDS = {
     'unknown category': Kind(True, 'objects of a class that is not listed', '--fix drops them'),
     'gapped category ids': Kind(False, 'category ids with gaps', '--fix counts them anew'),
     'double category': Kind(True, 'categories with one id or one name', '--fix keeps the first'),
+    'idle category': Kind(
+        False, 'categories of one name, of which one alone has annotations', 'remove the others'
+    ),
     'double image id': Kind(True, 'image ids that appear twice', '--fix counts them anew'),
     'double annotation id': Kind(True, 'annotation ids that appear twice', '--fix renumbers them'),
     'unknown image id': Kind(

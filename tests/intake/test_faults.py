@@ -272,8 +272,18 @@ FAULTS = [
     (
         'double category',
         'coco',
-        edit(lambda c: c['categories'].append(dict(id=4, name='kite'))),
+        both(
+            edit(lambda c: c['categories'].append(dict(id=4, name='kite'))),
+            first(category_id=4),
+        ),
         f'{TRAIN}: category 4',
+        "'kite'",
+    ),
+    (
+        'idle category',
+        'coco',
+        edit(lambda c: c['categories'].insert(0, dict(id=0, name='kite'))),
+        f'{TRAIN}: category 1',
         "'kite'",
     ),
     (
@@ -428,6 +438,14 @@ def test_boxes_are_clipped_and_sound_objects_stay(own, tmp_path):
         '1 boxes and polygons clipped to their picture',
         '1 objects dropped: box outside',
     ]
+
+
+def test_categories_of_one_name_do_not_stop_where_one_is_idle(own):
+    root = own('coco')
+    edit(lambda c: c['categories'].insert(0, dict(id=0, name='kite')))(root)
+    examination = examine(root)
+    assert {fault.kind for fault in examination.faults} == {'idle category'}
+    assert examination.folder.classes == ['kite', 'square', 'wedge']
 
 
 def test_plain_backgrounds_are_not_alike(tmp_path):

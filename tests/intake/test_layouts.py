@@ -100,6 +100,19 @@ def test_trainval_stands_for_train_where_there_is_none(lists, wanted, own):
     assert not stops(examination.faults)
 
 
+@pytest.mark.parametrize('form, is_native', [(lambda i: i + 1, True), (int, False), (str, False)])
+def test_json_is_read_as_it_is_where_ids_count_from_one(form, is_native, own):
+    """COCO's evaluation takes an object with the id 0 for none."""
+    root = own('coco')
+    path = root / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content['annotations']):
+        annotation['id'] = form(number)
+    path.write_text(json.dumps(content))
+    folder = examine(root).folder
+    assert ('train' in folder.native) == is_native
+
+
 @pytest.mark.parametrize('maker', MASKS)
 def test_masks_have_the_pixels_that_were_drawn(maker, examined, scenes):
     folder = examined(maker).folder
