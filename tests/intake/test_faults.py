@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import get_coco, name, write
+from makers import MAKERS, get_coco, name, write
 from PIL import Image
 
 from mmdense.intake.copying import write_copy
 from mmdense.intake.examining import examine
-from mmdense.intake.faults import stops
+from mmdense.intake.faults import count_classes, stops
 from mmdense.intake.kinds import KINDS
 from mmdense.intake.mending import mend
 
@@ -402,6 +402,27 @@ COUNTED = (  # what any copy mends, since it counts ids anew
     'unknown image id',
     'missing picture',  # named by a list alone
 )
+
+
+UNNAMED = (('masks', 'classes.txt'), ('colours', 'labels.txt'))  # without their text of classes
+
+
+@pytest.mark.parametrize('maker, unnamed', [*((maker, '') for maker in MAKERS), *UNNAMED])
+def test_copies_of_sound_folders_have_the_same(maker, unnamed, own, tmp_path):
+    """Also of masks whose classes no text names."""
+    root = own(maker)
+    if unnamed:
+        (root / unnamed).unlink()
+    examination = examine(root)
+    folder, said = mend(examination, in_place=False)
+    write_copy(folder, examination.pictures, tmp_path / 'mended')
+    again = examine(tmp_path / 'mended')
+    assert not said and not stops(again.faults), again.faults[:5]
+    assert (again.folder.classes, again.folder.task) == (folder.classes, folder.task)
+    for split, samples in folder.splits.items():
+        assert count_classes(again.folder, again.folder.splits[split]) == count_classes(
+            folder, samples
+        )
 
 
 def test_every_kind_is_planted():
