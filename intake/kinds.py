@@ -27,6 +27,9 @@ KINDS = {
     'outside': Kind(
         True, 'annotations that name a file outside the folder', '--fix leaves them out'
     ),
+    'strange name': Kind(
+        True, 'files whose names have control characters', 'rename them; --fix leaves them out'
+    ),
     'missing picture': Kind(True, 'pictures that are not there', '--fix leaves them out'),
     'unreadable picture': Kind(True, 'files that are no picture', '--fix leaves them out'),
     'truncated picture': Kind(True, 'pictures that are cut short', '--fix leaves them out'),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from . import class_folders, coco, masks, voc, yolo
-from .folder import Folder
+from .folder import Folder, find_strange_names
 
 LAYOUTS = (coco, yolo, voc, masks, class_folders)
 
@@ -27,4 +27,6 @@ def read_folder(path: str | Path) -> Folder:
     if len(found) > 1:
         seen = ' and '.join(f'{layout.NAME} ({seen})' for layout, seen in found.items())
         raise UserError(f"'{path}' has several layouts: {seen}; move all but one elsewhere")
-    return next(iter(found)).read(root)
+    folder = next(iter(found)).read(root)
+    folder.faults += find_strange_names(folder)
+    return folder

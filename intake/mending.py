@@ -40,6 +40,8 @@ def mend(examination: Examination, in_place: bool) -> tuple[Folder, list[str]]:
     for fault in folder.faults:
         if fault.kind in ('malformed file', 'malformed line', 'missing partner', 'outside'):
             said[f'annotations left out: {fault.kind}'] += 1
+        if fault.kind == 'strange name':
+            said[LEFT_OUT.format(fault.kind)] += 1
     splits = {split: samples for split, samples in splits.items() if samples}
     mended = replace(folder, splits=splits, faults=[], native={})
     return mended, [f'{number} {line}' for line, number in sorted(said.items())]

@@ -323,6 +323,21 @@ FAULTS = [
         'test',
         'no picture',
     ),
+    *(
+        (
+            'strange name',
+            'classes',
+            copy('train/kite/000.png', f'train/kite/a{character}.png'),
+            f'train/kite/a{word}.png',
+            'control characters',
+        )
+        for character, word in (
+            ('\n', '\\n'),
+            ('\x07', '\\x07'),
+            ('\u2028', '\\u2028'),
+            ('\udcff', '\\udcff'),
+        )
+    ),
     (
         'duplicate',
         'classes',

@@ -148,6 +148,17 @@ def test_a_binary_mask_has_a_foreground(tmp_path, scenes):
     assert (folder.classes, folder.codes) == (['background', 'foreground'], {0: 0, 255: 1})
 
 
+@pytest.mark.parametrize('space', ['\u202f', '\xa0', '\u3000', '\u200d'])
+def test_spaces_of_all_kinds_are_in_names(space, own):
+    """Screenshots have them."""
+    root = own('classes')
+    path = sorted(root.glob('train/kite/*.png'))[0]
+    path.rename(path.with_name(f'9.41.00{space}PM.png'))
+    examination = examine(root)
+    assert examination.faults == []
+    assert len(examination.folder.splits['train']) == 12
+
+
 class TestSplitting:
     """A validation split that is drawn."""
 
