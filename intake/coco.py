@@ -227,27 +227,29 @@ class Reader:
         return labels
 
     def read_images(self) -> dict[object, Sample | None]:
-        """The samples by id; of several with one id, the first gets the annotations.
+        """The samples by id.
 
-        None stands for one whose file is outside.
+        None stands for one whose file is outside, and for several files with one id, since nothing
+        says which of them an annotation is of.
         """
         samples: dict[object, Sample | None] = {}
+        names: dict[object, str] = {}
         for image in self.content['images']:
             id_, name = image['id'], image['file_name']
             place = f'image id {id_}'
             picture = join_inside(self.pictures, name, self.folder.root)
+            if id_ in names:
+                self.fault('double image id', place, f"'{name}' and '{names[id_]}' share it")
+                samples[id_] = samples[id_] if name == names[id_] else None
+                continue
+            names[id_] = name
             if picture is None:
                 self.fault('outside', place, f"'{name}' is no file below the folder")
-                samples.setdefault(id_)
+                samples[id_] = None
                 continue
             sides = (image.get('width'), image.get('height'))
             size = sides if all(isinstance(side, int) for side in sides) else None
-            sample = Sample(picture, f'{self.folder.name(self.path)}: {place}', size)
-            if samples.get(id_):
-                first = self.folder.name(samples[id_].picture)
-                self.fault('double image id', place, f"'{name}' and '{first}' share it")
-                id_ = ('again', len(samples))
-            samples[id_] = sample
+            samples[id_] = Sample(picture, f'{self.folder.name(self.path)}: {place}', size)
         return samples
 
     def read_instance(self, annotation: dict, label: int | None) -> Instance:

@@ -68,7 +68,7 @@ KINDS = {
     'idle category': Kind(
         False, 'categories of one name, of which one alone has annotations', 'remove the others'
     ),
-    'double image id': Kind(True, 'image ids that appear twice', '--fix counts them anew'),
+    'double image id': Kind(True, 'image ids that appear twice', '--fix leaves their pictures out'),
     'double annotation id': Kind(True, 'annotation ids that appear twice', '--fix renumbers them'),
     'unknown image id': Kind(
         True, 'annotations of an image that is not listed', '--fix drops them'

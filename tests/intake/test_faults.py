@@ -298,7 +298,7 @@ FAULTS = [
         'coco',
         edit(lambda c: c['images'][1].update(id=0)),
         f'{TRAIN}: image id 0',
-        "'001.png' and 'images/train/000.png'",
+        "'001.png' and '000.png'",
     ),
     (
         'double annotation id',
@@ -412,7 +412,6 @@ def test_fault_is_found_and_mended(kind, maker, plant, where, words, own, tmp_pa
 COUNTED = (  # what any copy mends, since it counts ids anew
     'gapped category ids',
     'double category',
-    'double image id',
     'double annotation id',
     'unknown image id',
     'missing picture',  # named by a list alone
@@ -482,6 +481,34 @@ def test_categories_of_one_name_do_not_stop_where_one_is_idle(own):
     examination = examine(root)
     assert {fault.kind for fault in examination.faults} == {'idle category'}
     assert examination.folder.classes == ['kite', 'square', 'wedge']
+
+
+def test_pictures_that_share_an_id_are_left_out(own):
+    """Nothing says which of them an annotation is of."""
+    root = own('coco')
+    edit(lambda c: c['images'][1].update(id=0))(root)
+    folder, said = mend(examine(root), in_place=False)
+    found = {sample.picture.name for sample in folder.splits['train']}
+    assert found == {name(i) for i in range(2, 12)}
+    assert '1 annotations left out: double image id' in said
+
+
+@pytest.mark.parametrize('again, objects, lines', [('000.png', 2, []), ('copy.png', 1, [1])])
+def test_objects_of_equal_pictures_are_joined_or_counted(again, objects, lines, own):
+    """Some tools write an image for each object."""
+    root = own('coco')
+    copy('images/train/000.png', 'images/train/copy.png')(root)
+
+    def plant(content: dict) -> None:
+        content['images'].append(dict(content['images'][0], id=900, file_name=again))
+        content['annotations'][1]['image_id'] = 900
+
+    edit(plant)(root)
+    folder, said = mend(examine(root), in_place=False)
+    kept = [s for s in folder.splits['train'] if s.picture.name == '000.png']
+    assert [len(sample.instances) for sample in kept] == [objects]
+    lost = [f'{number} objects left out with pictures that equal others' for number in lines]
+    assert said == [*lost, '1 pictures left out: duplicate']
 
 
 def test_plain_backgrounds_are_not_alike(tmp_path):
