@@ -31,11 +31,11 @@ MAX_DEPTH = 20  # of elements in elements
 
 @dataclass
 class Element:
-    """An element of an xml file, and the line that it starts in."""
+    """An element of an xml file, the line that it starts in, and the parts of its text."""
 
     tag: str
     line: int
-    text: str = ''
+    parts: list[str] = field(default_factory=list)
     children: list[Element] = field(default_factory=list)
 
     def find(self, tag: str) -> Element | None:
@@ -43,7 +43,7 @@ class Element:
 
     def get(self, tag: str) -> str:
         child = self.find(tag)
-        return child.text.strip() if child else ''
+        return ''.join(child.parts).strip() if child else ''
 
 
 def find(root: Path) -> str | None:
@@ -188,6 +188,7 @@ def parse(text: str) -> Element:
         expat.ExpatError: When it is no xml.
     """
     parser = expat.ParserCreate()
+    parser.buffer_text = True
     stack = [Element('', 0)]
 
     def start(tag: str, attributes: dict) -> None:
@@ -201,7 +202,7 @@ def parse(text: str) -> Element:
         stack.pop()
 
     def add(text: str) -> None:
-        stack[-1].text += text
+        stack[-1].parts.append(text)
 
     def refuse(*args: object) -> None:
         raise ValueError('it declares types or entities')

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from makers import (
 from PIL import Image
 
 from mmdense.errors import UserError
+from mmdense.intake import voc
 from mmdense.intake.examining import examine
 from mmdense.intake.faults import stops
 from mmdense.intake.folder import DETECTION, Folder, Sample
@@ -83,6 +85,15 @@ def test_objects_of_one_line_keep_their_classes(own, scenes):
     for path in paths:
         wanted = [label for label, _ in scenes[int(path.stem)].objects]
         assert [i.label for i in samples[path.stem].instances] == wanted
+
+
+def test_long_texts_of_xml_are_read_in_parts():
+    """Each line and each reference ends one; joining them one by one took seconds."""
+    parts, words = ['line\n', '&amp;', 'word'], ['line\n', '&', 'word']
+    begin = time.perf_counter()
+    found = voc.parse(f'<a><b>{"".join(parts) * 100_000}</b></a>').get('b')
+    assert time.perf_counter() - begin < 2
+    assert found == ''.join(words) * 100_000
 
 
 @pytest.mark.parametrize(
