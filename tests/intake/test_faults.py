@@ -32,7 +32,7 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
 
 
 def first(**changes: object) -> Callable[[Path], None]:
-    """Change the json's first annotation, 'annotation 0'."""
+    """Change the json's first annotation, 'annotation 1'."""
     return edit(lambda content: content['annotations'][0].update(changes))
 
 
@@ -107,7 +107,7 @@ def both(*plants: Callable[[Path], None]) -> Callable[[Path], None]:
     return plant
 
 
-A = f'{TRAIN}: annotation 0'
+A = f'{TRAIN}: annotation 1'
 RLE = dict(size=[64, 96], counts=[0, 64 * 96])
 LINE = 'labels/train/000.txt'
 XML = 'Annotations/000.xml'
@@ -303,7 +303,7 @@ FAULTS = [
     (
         'double annotation id',
         'coco',
-        edit(lambda c: c['annotations'][1].update(id=0)),
+        edit(lambda c: c['annotations'][1].update(id=1)),
         A,
         '2 have this id',
     ),
