@@ -171,11 +171,12 @@ class Reader:
         return max(filter(Path.is_dir, places), key=count_files)
 
     def is_complete(self) -> bool:
-        """Whether the toolbox reads it as it is."""
+        """Whether the toolbox reads it as it is; COCO's evaluation takes an id of 0 for none."""
         every = self.content['annotations']
         return (
             all('width' in image and 'height' in image for image in self.content['images'])
             and all('bbox' in a and a.get('iscrowd') in (0, 1) for a in every)
+            and all(type(a['id']) is int and a['id'] > 0 for a in every)
             and all(is_number(a.get('area')) and a['area'] > 0 for a in every)
             and len(self.content['categories']) == len(self.names)
         )
@@ -207,11 +208,15 @@ class Reader:
     def read_categories(self) -> dict:
         """The label of each id; the classes are those of the folder's first json, and new ones."""
         classes, labels = self.folder.classes, {}
+        used = {annotation['category_id'] for annotation in self.content['annotations']}
         for category in self.content['categories']:
             id_, name = category['id'], str(category['name'])
             if id_ in labels or name in self.names:
+                others = [other for other in labels if classes[labels[other]] == name]
+                is_idle = id_ not in labels and len(used & {id_, *others}) < 2
                 text = f"'{name}' has an id or a name that another has"
-                self.fault('double category', f'category {id_}', text)
+                kind = 'idle category' if is_idle else 'double category'
+                self.fault(kind, f'category {id_}', text)
             else:
                 self.names.append(name)
             if name not in classes:
@@ -224,27 +229,29 @@ class Reader:
         return labels
 
     def read_images(self) -> dict[object, Sample | None]:
-        """The samples by id; of several with one id, the first gets the annotations.
+        """The samples by id.
 
-        None stands for one whose file is outside.
+        None stands for one whose file is outside, and for several files with one id, since nothing
+        says which of them an annotation is of.
         """
         samples: dict[object, Sample | None] = {}
+        names: dict[object, str] = {}
         for image in self.content['images']:
             id_, name = image['id'], image['file_name']
             place = f'image id {id_}'
             picture = join_inside(self.pictures, name, self.folder.root)
+            if id_ in names:
+                self.fault('double image id', place, f"'{name}' and '{names[id_]}' share it")
+                samples[id_] = samples[id_] if name == names[id_] else None
+                continue
+            names[id_] = name
             if picture is None:
                 self.fault('outside', place, f"'{str(name)[:60]}' is no file below the folder")
-                samples.setdefault(id_)
+                samples[id_] = None
                 continue
             sides = (image.get('width'), image.get('height'))
             size = sides if all(isinstance(side, int) for side in sides) else None
-            sample = Sample(picture, f'{self.folder.name(self.path)}: {place}', size)
-            if samples.get(id_):
-                first = self.folder.name(samples[id_].picture)
-                self.fault('double image id', place, f"'{name}' and '{first}' share it")
-                id_ = ('again', len(samples))
-            samples[id_] = sample
+            samples[id_] = Sample(picture, f'{self.folder.name(self.path)}: {place}', size)
         return samples
 
     def read_instance(self, annotation: dict, label: int | None) -> Instance:

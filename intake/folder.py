@@ -6,6 +6,7 @@ Coordinates are in pixels of the picture as loaders see it, which is turned as i
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ MAX_TEXT = 16 * 2**20  # bytes of a text, xml or yaml file
 MAX_JSON = 2**30
 MAX_NAME = 255  # bytes of a file's name
 MAX_PATH = 4000  # and of all of its path
+STRANGE = ('Cc', 'Cs', 'Zl', 'Zp')  # Unicode's control characters, surrogates and ends of lines
 TASKS = ('detection', 'instance segmentation', 'semantic segmentation', 'classification')
 DETECTION, INSTANCES, SEMANTIC, CLASSES = TASKS
 
@@ -154,7 +156,27 @@ def list_folders(folder: Path) -> list[Path]:
     """The folders in a folder, hidden ones left out."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and is_listed(p.name))
+
+
+def is_listed(name: str) -> bool:
+    """Whether a file or folder is neither hidden nor of a name that lists cannot hold."""
+    return not name.startswith('.') and is_plain(name)
+
+
+def is_plain(name: str) -> bool:
+    return not any(unicodedata.category(character) in STRANGE for character in name)
+
+
+def find_strange_names(folder: Folder) -> Iterator[Fault]:
+    """Pictures that are passed over for control characters in their names or their folders'."""
+    for place, folders, names in os.walk(folder.root):
+        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        for name in sorted(names):
+            path = folder.name(Path(place, name))
+            if name.lower().endswith(PICTURES) and not name.startswith('.') and not is_plain(path):
+                text = 'lists cannot hold a name with control characters'
+                yield Fault('strange name', repr(path)[1:-1], text)
 
 
 def list_files(folder: Path, suffixes: Iterable[str], deep: bool = False) -> list[Path]:
@@ -162,11 +184,11 @@ def list_files(folder: Path, suffixes: Iterable[str], deep: bool = False) -> lis
     suffixes = tuple(suffixes)
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if deep and not f.startswith('.'))
+        folders[:] = sorted(f for f in folders if deep and is_listed(f))
         found += [
             Path(place, name)
             for name in sorted(names)
-            if name.lower().endswith(suffixes) and name.isprintable() and not name.startswith('.')
+            if name.lower().endswith(suffixes) and is_listed(name)
         ]
     return found
 

@@ -27,6 +27,9 @@ KINDS = {
     'outside': Kind(
         True, 'annotations that name a file outside the folder', '--fix leaves them out'
     ),
+    'strange name': Kind(
+        True, 'files whose names have control characters', 'rename them; --fix leaves them out'
+    ),
     'missing picture': Kind(True, 'pictures that are not there', '--fix leaves them out'),
     'unreadable picture': Kind(True, 'files that are no picture', '--fix leaves them out'),
     'truncated picture': Kind(True, 'pictures that are cut short', '--fix leaves them out'),
@@ -62,7 +65,10 @@ KINDS = {
     'unknown category': Kind(True, 'objects of a class that is not listed', '--fix drops them'),
     'gapped category ids': Kind(False, 'category ids with gaps', '--fix counts them anew'),
     'double category': Kind(True, 'categories with one id or one name', '--fix keeps the first'),
-    'double image id': Kind(True, 'image ids that appear twice', '--fix counts them anew'),
+    'idle category': Kind(
+        False, 'categories of one name, of which one alone has annotations', 'remove the others'
+    ),
+    'double image id': Kind(True, 'image ids that appear twice', '--fix leaves their pictures out'),
     'double annotation id': Kind(True, 'annotation ids that appear twice', '--fix renumbers them'),
     'unknown image id': Kind(
         True, 'annotations of an image that is not listed', '--fix drops them'

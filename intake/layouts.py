@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError
 from . import class_folders, coco, masks, voc, yolo
 from .code import OPENING
-from .folder import Folder, is_text
+from .folder import Folder, find_strange_names, is_text
 
 LAYOUTS = (coco, yolo, voc, masks, class_folders)
 
@@ -32,6 +32,7 @@ def read_folder(path: str | Path) -> Folder:
         raise UserError(f"'{path}' has several layouts: {seen}; move all but one elsewhere")
     folder = next(iter(found)).read(root)
     check_names(folder)
+    folder.faults += find_strange_names(folder)
     return folder
 
 

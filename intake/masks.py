@@ -188,7 +188,8 @@ def parse_row(line: str) -> tuple[str, tuple[int, int, int] | None]:
 
 
 def name_code(code: Code) -> str:
-    return str(code) if isinstance(code, int) else '#{:02x}{:02x}{:02x}'.format(*code)
+    """An index, or a colour's digits without the # that comments begin with."""
+    return str(code) if isinstance(code, int) else '{:02x}{:02x}{:02x}'.format(*code)
 
 
 def find_faults(folder: Folder, samples: list[Sample]) -> None:

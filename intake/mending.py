@@ -15,6 +15,8 @@ from .shapes import find_box, find_rle_fault, find_shape_faults, is_polygon
 CLIPPED = 'boxes and polygons clipped to their picture'
 DROPPED = 'objects dropped: {}'
 LEFT_OUT = 'pictures left out: {}'
+ALIKE = 'objects left out with pictures that equal others'
+LOST = ('malformed file', 'malformed line', 'missing partner', 'outside', 'double image id')
 
 
 def mend(examination: Examination, in_place: bool) -> tuple[Folder, list[str]]:
@@ -27,6 +29,7 @@ def mend(examination: Examination, in_place: bool) -> tuple[Folder, list[str]]:
     """
     folder, pictures, said = examination.folder, examination.pictures, Counter()
     known = find_first(examination)
+    joined = join_objects(examination, known)
     splits: dict[str, list[Sample]] = {}
     for split, samples in folder.splits.items():
         splits[split] = []
@@ -35,14 +38,19 @@ def mend(examination: Examination, in_place: bool) -> tuple[Folder, list[str]]:
             reason = find_reason(folder, sample, picture, known.get(picture.digest), in_place)
             if reason:
                 said[LEFT_OUT.format(reason)] += 1
+                lost = [] if picture.fault else sample.instances
+                said[ALIKE] += sum(i not in joined.get(picture.digest, []) for i in lost)
             else:
-                splits[split].append(mend_sample(folder, sample, picture, said))
+                whole = replace(sample, instances=joined[picture.digest])
+                splits[split].append(mend_sample(folder, whole, picture, said))
     for fault in folder.faults:
-        if fault.kind in ('malformed file', 'malformed line', 'missing partner', 'outside'):
+        if fault.kind in LOST:
             said[f'annotations left out: {fault.kind}'] += 1
+        if fault.kind == 'strange name':
+            said[LEFT_OUT.format(fault.kind)] += 1
     splits = {split: samples for split, samples in splits.items() if samples}
     mended = replace(folder, splits=splits, faults=[], native={})
-    return mended, [f'{number} {line}' for line, number in sorted(said.items())]
+    return mended, [f'{number} {line}' for line, number in sorted((+said).items())]
 
 
 def find_first(examination: Examination) -> dict[str, Sample]:
@@ -57,6 +65,20 @@ def find_first(examination: Examination) -> dict[str, Sample]:
         if kept.setdefault(digest, sample).label != sample.label:
             contested.add(digest)
     return {digest: sample for digest, sample in kept.items() if digest not in contested}
+
+
+def join_objects(examination: Examination, known: dict[str, Sample]) -> dict[str, list[Instance]]:
+    """The objects of each content: its sample's, and those of other entries of the same file."""
+    splits = {id(sample): split for split, sample in examination.folder.samples()}
+    joined = {digest: [*kept.instances] for digest, kept in known.items()}
+    for split, sample in examination.folder.samples():
+        digest = examination.pictures[sample.picture].digest
+        kept = known.get(digest)
+        if kept is None or kept is sample or splits[id(kept)] != split:
+            continue
+        if (kept.picture, kept.size) == (sample.picture, sample.size):
+            joined[digest] += [i for i in sample.instances if i not in joined[digest]]
+    return joined
 
 
 def find_frame(sample: Sample, picture: Picture) -> tuple[tuple[int, int], bool]:

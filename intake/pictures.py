@@ -18,6 +18,7 @@ from ..engine.data_checks import find_fault
 THREADS = 8
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 ORIENTATION = 0x0112  # of EXIF
+DEEP = ('I', 'F')  # modes of grey levels of more than 8 bits, with I;16
 THUMBNAIL = 32  # pixels of a side
 HASH_SIDE = 8
 STEP = 2  # grey levels by which a pixel must exceed its neighbour to count
@@ -76,7 +77,7 @@ def look_at(path: Path) -> Picture:
             stored = image.size
             image.draft('RGB', (4 * THUMBNAIL, 4 * THUMBNAIL))
             upright = ImageOps.exif_transpose(image) if turned else image
-            thumbnail = upright.convert('RGB').resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+            thumbnail = to_colours(upright).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
             swapped = turned and image.getexif()[ORIENTATION] >= 5
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except Image.DecompressionBombError as error:
@@ -91,6 +92,15 @@ def look_at(path: Path) -> Picture:
         bits=get_hash(thumbnail),
         thumbnail=np.asarray(thumbnail),
     )
+
+
+def to_colours(image: Image.Image) -> Image.Image:
+    """Red, green and blue of 8 bits; grey levels of more are spread from the least to the most."""
+    if not image.mode.startswith(DEEP):
+        return image.convert('RGB')
+    levels = np.nan_to_num(np.asarray(image).astype(np.float64))
+    levels -= levels.min()
+    return Image.fromarray((levels / (levels.max() or 1) * 255).astype(np.uint8)).convert('RGB')
 
 
 def is_turned(image: Image.Image) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.parsers import expat
 
@@ -32,11 +32,11 @@ MAX_DIGITS = 9  # of a side of a picture
 
 @dataclass
 class Element:
-    """An element of an xml file, and the line that it starts in."""
+    """An element of an xml file, the line that it starts in, and the parts of its text."""
 
     tag: str
     line: int
-    text: str = ''
+    parts: list[str] = field(default_factory=list)
     children: list[Element] = field(default_factory=list)
 
     def find(self, tag: str) -> Element | None:
@@ -44,7 +44,7 @@ class Element:
 
     def get(self, tag: str) -> str:
         child = self.find(tag)
-        return child.text.strip() if child else ''
+        return ''.join(child.parts).strip() if child else ''
 
 
 def find(root: Path) -> str | None:
@@ -71,14 +71,12 @@ def find_places(root: Path) -> list[tuple[str, Path, Path]]:
 def read(root: Path) -> Folder:
     """All splits; the classes are the names in the files, in alphabetical order."""
     folder = Folder(root, NAME, DETECTION, [], {})
-    named: dict[str, str] = {}  # class by where it stands
+    named: list[tuple[Instance, str]] = []  # with the words for its class
     for split, pictures, xml in find_places(root):
         folder.add(split, read_split(folder, pictures, xml, named))
-    folder.classes = sorted(set(named.values()))
-    for _, sample in folder.samples():
-        for instance in sample.instances:
-            if instance.where in named:
-                instance.label = folder.classes.index(named[instance.where])
+    folder.classes = sorted({name for _, name in named})
+    for instance, name in named:
+        instance.label = folder.classes.index(name)
     lists = root / 'ImageSets' / 'Main'
     if WHOLE in folder.splits and lists.is_dir():
         divide(folder, lists)
@@ -86,13 +84,11 @@ def read(root: Path) -> Folder:
 
 
 def divide(folder: Folder, lists: Path) -> None:
-    """The splits that text files of names give."""
+    """The splits that text files of names give, with a sample of its own for each name."""
     every = {sample.picture.stem: sample for sample in folder.splits[WHOLE]}
     splits = {}
-    for path in list_files(lists, ['.txt']):
-        split = find_split(path.stem)
-        if split is None or path.stem != path.stem.split('_')[0]:
-            continue  # trainval, or one class's
+    named = find_lists(lists)
+    for split, path in named.items():
         splits[split] = []
         try:
             lines = read_lines(path)
@@ -105,12 +101,25 @@ def divide(folder: Folder, lists: Path) -> None:
                 text = f"no picture '{line}' with an xml file"
                 folder.faults.append(Fault('missing picture', where, text))
             elif line:
-                splits[split].append(every[line])
+                splits[split].append(replace(every[line]))
     if splits:
         folder.splits = splits
+    if 'val' in splits and named.get('train', lists).stem == 'trainval':
+        held = {sample.picture for sample in splits['val']}
+        splits['train'] = [s for s in splits['train'] if s.picture not in held]
 
 
-def read_split(folder: Folder, pictures: Path, xml: Path, named: dict[str, str]) -> list[Sample]:
+def find_lists(lists: Path) -> dict[str, Path]:
+    """Text files of names by split; where there is no train, trainval is in its place."""
+    paths = [path for path in list_files(lists, ['.txt']) if '_' not in path.stem]  # no class's
+    named = {find_split(path.stem): path for path in paths if find_split(path.stem)}
+    whole = [path for path in paths if path.stem == 'trainval']
+    return {'train': whole[0]} | named if whole else named
+
+
+def read_split(
+    folder: Folder, pictures: Path, xml: Path, named: list[tuple[Instance, str]]
+) -> list[Sample]:
     """Samples of the xml files; pictures that have none follow, without objects."""
     samples = []
     there = {path.stem: path for path in list_pictures(pictures)}
@@ -142,7 +151,7 @@ def read_split(folder: Folder, pictures: Path, xml: Path, named: dict[str, str])
 
 
 def read_sample(
-    folder: Folder, path: Path, tree: Element, picture: Path, named: dict[str, str]
+    folder: Folder, path: Path, tree: Element, picture: Path, named: list[tuple[Instance, str]]
 ) -> Sample:
     sides = [tree.find('size').get(key) if tree.find('size') else '' for key in ('width', 'height')]
     is_size = all(side.isdecimal() and len(side) <= MAX_DIGITS for side in sides)
@@ -154,11 +163,11 @@ def read_sample(
             continue
         where = f'{folder.name(path)}:{element.line}'
         name = element.get('name')
+        sample.instances.append(Instance(None, where, read_box(element)))
         if name:
-            named[where] = name
+            named.append((sample.instances[-1], name))
         else:
             folder.faults.append(Fault('unknown category', where, 'the object has no name'))
-        sample.instances.append(Instance(None, where, read_box(element)))
     return sample
 
 
@@ -181,6 +190,7 @@ def parse(text: str) -> Element:
         expat.ExpatError: When it is no xml.
     """
     parser = expat.ParserCreate()
+    parser.buffer_text = True
     stack = [Element('', 0)]
 
     def start(tag: str, attributes: dict) -> None:
@@ -194,7 +204,7 @@ def parse(text: str) -> Element:
         stack.pop()
 
     def add(text: str) -> None:
-        stack[-1].text += text
+        stack[-1].parts.append(text)
 
     def refuse(*args: object) -> None:
         raise ValueError('it declares types or entities')

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from mmdet.datasets.api_wrappers import COCOeval
+from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -67,6 +67,8 @@ class ReportedCocoMetric(CocoMetric):
             UserError: When neither boxes nor masks are evaluated.
         """
         super().__init__(**kwargs)
+        if self._coco_api:
+            count_anew(self._coco_api)
         if not KINDS.keys() & self.metrics:
             raise UserError("--report needs bbox or segm as test_evaluator's metric; leave it out")
 
@@ -185,6 +187,14 @@ class ReportedCocoMetric(CocoMetric):
             if all(ann.get('segmentation') for ann in truth['anns']):
                 add_masks(annotated, [self._coco_api.annToRLE(ann) for ann in truth['anns']])
         return DetDataSample(gt_instances=annotated, pred_instances=predicted)
+
+
+def count_anew(api: COCO) -> None:
+    """Give annotations ids from 1 on, since COCO's evaluation takes 0 for an object not found."""
+    for number, annotation in enumerate(api.dataset['annotations'], 1):
+        annotation['id'] = number
+    with redirect_stdout(io.StringIO()):
+        api.createIndex()
 
 
 def by_f1(record: dict) -> tuple[float, str]:

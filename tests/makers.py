@@ -96,7 +96,7 @@ def get_coco(scenes: list[Scene], members: range, shaped: bool, places: str = ''
     for i in members:
         for label, polygon in scenes[i].objects:
             box = get_box(polygon)
-            found = dict(id=100 * i + len(annotations), image_id=i, category_id=label + 1)
+            found = dict(id=100 * i + len(annotations) + 1, image_id=i, category_id=label + 1)
             found |= dict(bbox=box, area=box[2] * box[3], iscrowd=0)
             annotations.append(found | (dict(segmentation=[polygon]) if shaped else {}))
     categories = [dict(id=i, name=word) for i, word in enumerate(CLASSES, 1)]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import get_coco, name, write
+from makers import MAKERS, get_coco, name, write
 from PIL import Image
 
 from mmdense.intake.copying import write_copy
 from mmdense.intake.examining import examine
-from mmdense.intake.faults import stops
+from mmdense.intake.faults import count_classes, stops
 from mmdense.intake.kinds import KINDS
 from mmdense.intake.mending import mend
 
@@ -32,7 +32,7 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
 
 
 def first(**changes: object) -> Callable[[Path], None]:
-    """Change the json's first annotation, 'annotation 0'."""
+    """Change the json's first annotation, 'annotation 1'."""
     return edit(lambda content: content['annotations'][0].update(changes))
 
 
@@ -107,7 +107,7 @@ def both(*plants: Callable[[Path], None]) -> Callable[[Path], None]:
     return plant
 
 
-A = f'{TRAIN}: annotation 0'
+A = f'{TRAIN}: annotation 1'
 RLE = dict(size=[64, 96], counts=[0, 64 * 96])
 LINE = 'labels/train/000.txt'
 XML = 'Annotations/000.xml'
@@ -301,8 +301,18 @@ FAULTS = [
     (
         'double category',
         'coco',
-        edit(lambda c: c['categories'].append(dict(id=4, name='kite'))),
+        both(
+            edit(lambda c: c['categories'].append(dict(id=4, name='kite'))),
+            first(category_id=4),
+        ),
         f'{TRAIN}: category 4',
+        "'kite'",
+    ),
+    (
+        'idle category',
+        'coco',
+        edit(lambda c: c['categories'].insert(0, dict(id=0, name='kite'))),
+        f'{TRAIN}: category 1',
         "'kite'",
     ),
     (
@@ -317,12 +327,12 @@ FAULTS = [
         'coco',
         edit(lambda c: c['images'][1].update(id=0)),
         f'{TRAIN}: image id 0',
-        "'001.png' and 'images/train/000.png'",
+        "'001.png' and '000.png'",
     ),
     (
         'double annotation id',
         'coco',
-        edit(lambda c: c['annotations'][1].update(id=0)),
+        edit(lambda c: c['annotations'][1].update(id=1)),
         A,
         '2 have this id',
     ),
@@ -341,6 +351,21 @@ FAULTS = [
         text('annotations/instances_test.json', json.dumps(dict(get_coco([], range(0), True)))),
         'test',
         'no picture',
+    ),
+    *(
+        (
+            'strange name',
+            'classes',
+            copy('train/kite/000.png', f'train/kite/a{character}.png'),
+            f'train/kite/a{word}.png',
+            'control characters',
+        )
+        for character, word in (
+            ('\n', '\\n'),
+            ('\x07', '\\x07'),
+            ('\u2028', '\\u2028'),
+            ('\udcff', '\\udcff'),
+        )
     ),
     (
         'duplicate',
@@ -362,6 +387,20 @@ FAULTS = [
         copy('train/kite/000.png', 'val/kite/copy.png'),
         'val/kite/copy.png',
         "equals train 'train/kite/000.png'",
+    ),
+    (
+        'duplicate',
+        'voc',
+        text('ImageSets/Main/train.txt', '000\n001\n000\n'),
+        XML,
+        "train 'JPEGImages/000.png' equals train",
+    ),
+    (
+        'duplicate across',
+        'voc',
+        text('ImageSets/Main/val.txt', '000\n012\n'),
+        XML,
+        "val 'JPEGImages/000.png' equals train",
     ),
     (
         'near duplicate',
@@ -402,11 +441,31 @@ def test_fault_is_found_and_mended(kind, maker, plant, where, words, own, tmp_pa
 COUNTED = (  # what any copy mends, since it counts ids anew
     'gapped category ids',
     'double category',
-    'double image id',
     'double annotation id',
     'unknown image id',
     'missing picture',  # named by a list alone
 )
+
+
+UNNAMED = (('masks', 'classes.txt'), ('colours', 'labels.txt'))  # without their text of classes
+
+
+@pytest.mark.parametrize('maker, unnamed', [*((maker, '') for maker in MAKERS), *UNNAMED])
+def test_copies_of_sound_folders_have_the_same(maker, unnamed, own, tmp_path):
+    """Also of masks whose classes no text names."""
+    root = own(maker)
+    if unnamed:
+        (root / unnamed).unlink()
+    examination = examine(root)
+    folder, said = mend(examination, in_place=False)
+    write_copy(folder, examination.pictures, tmp_path / 'mended')
+    again = examine(tmp_path / 'mended')
+    assert not said and not stops(again.faults), again.faults[:5]
+    assert (again.folder.classes, again.folder.task) == (folder.classes, folder.task)
+    for split, samples in folder.splits.items():
+        assert count_classes(again.folder, again.folder.splits[split]) == count_classes(
+            folder, samples
+        )
 
 
 def test_every_kind_is_planted():
@@ -443,6 +502,42 @@ def test_boxes_are_clipped_and_sound_objects_stay(own, tmp_path):
         '1 boxes and polygons clipped to their picture',
         '1 objects dropped: box outside',
     ]
+
+
+def test_categories_of_one_name_do_not_stop_where_one_is_idle(own):
+    root = own('coco')
+    edit(lambda c: c['categories'].insert(0, dict(id=0, name='kite')))(root)
+    examination = examine(root)
+    assert {fault.kind for fault in examination.faults} == {'idle category'}
+    assert examination.folder.classes == ['kite', 'square', 'wedge']
+
+
+def test_pictures_that_share_an_id_are_left_out(own):
+    """Nothing says which of them an annotation is of."""
+    root = own('coco')
+    edit(lambda c: c['images'][1].update(id=0))(root)
+    folder, said = mend(examine(root), in_place=False)
+    found = {sample.picture.name for sample in folder.splits['train']}
+    assert found == {name(i) for i in range(2, 12)}
+    assert '1 annotations left out: double image id' in said
+
+
+@pytest.mark.parametrize('again, objects, lines', [('000.png', 2, []), ('copy.png', 1, [1])])
+def test_objects_of_equal_pictures_are_joined_or_counted(again, objects, lines, own):
+    """Some tools write an image for each object."""
+    root = own('coco')
+    copy('images/train/000.png', 'images/train/copy.png')(root)
+
+    def plant(content: dict) -> None:
+        content['images'].append(dict(content['images'][0], id=900, file_name=again))
+        content['annotations'][1]['image_id'] = 900
+
+    edit(plant)(root)
+    folder, said = mend(examine(root), in_place=False)
+    kept = [s for s in folder.splits['train'] if s.picture.name == '000.png']
+    assert [len(sample.instances) for sample in kept] == [objects]
+    lost = [f'{number} objects left out with pictures that equal others' for number in lines]
+    assert said == [*lost, '1 pictures left out: duplicate']
 
 
 def test_plain_backgrounds_are_not_alike(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,13 @@ from makers import (
 from PIL import Image
 
 from mmdense.errors import UserError
+from mmdense.intake import voc
 from mmdense.intake.examining import examine
+from mmdense.intake.faults import stops
+from mmdense.intake.folder import DETECTION, Folder, Sample
 from mmdense.intake.layouts import read_folder
+from mmdense.intake.pictures import Picture
+from mmdense.intake.splitting import divide
 
 BOXES = ('coco', 'roboflow', 'single json', 'json in the root', 'yolo', 'yolo inside splits')
 BOXES = (*BOXES, 'voc', 'plain xml')
@@ -69,6 +75,59 @@ def test_boxes_are_those_that_were_drawn(maker, examined, scenes):
         assert sample.size == SIZE
 
 
+def test_objects_of_one_line_keep_their_classes(own, scenes):
+    """As tools write xml that do not indent it."""
+    root = own('voc')
+    paths = sorted((root / 'Annotations').glob('*.xml'))[:4]
+    for path in paths:
+        path.write_text(path.read_text().replace('\n', ''))
+    samples = {sample.picture.stem: sample for _, sample in examine(root).folder.samples()}
+    for path in paths:
+        wanted = [label for label, _ in scenes[int(path.stem)].objects]
+        assert [i.label for i in samples[path.stem].instances] == wanted
+
+
+def test_long_texts_of_xml_are_read_in_parts():
+    """Each line and each reference ends one; joining them one by one took seconds."""
+    parts, words = ['line\n', '&amp;', 'word'], ['line\n', '&', 'word']
+    begin = time.perf_counter()
+    found = voc.parse(f'<a><b>{"".join(parts) * 100_000}</b></a>').get('b')
+    assert time.perf_counter() - begin < 2
+    assert found == ''.join(words) * 100_000
+
+
+@pytest.mark.parametrize(
+    'lists, wanted',
+    [
+        (dict(trainval=range(10), test=range(10, 15)), dict(train=8, val=2, test=5)),
+        (dict(trainval=range(15), val=range(12, 15)), dict(train=12, val=3)),
+        (dict(trainval=range(15), train=range(9), val=range(9, 15)), dict(train=9, val=6)),
+    ],
+)
+def test_trainval_stands_for_train_where_there_is_none(lists, wanted, own):
+    root = own('voc')
+    shutil.rmtree(root / 'ImageSets')
+    for stem, members in lists.items():
+        write(root / f'ImageSets/Main/{stem}.txt', '\n'.join(f'{i:03}' for i in members))
+    examination = examine(root)
+    found = {split: len(samples) for split, samples in examination.folder.splits.items()}
+    assert found == wanted
+    assert not stops(examination.faults)
+
+
+@pytest.mark.parametrize('form, is_native', [(lambda i: i + 1, True), (int, False), (str, False)])
+def test_json_is_read_as_it_is_where_ids_count_from_one(form, is_native, own):
+    """COCO's evaluation takes an object with the id 0 for none."""
+    root = own('coco')
+    path = root / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content['annotations']):
+        annotation['id'] = form(number)
+    path.write_text(json.dumps(content))
+    folder = examine(root).folder
+    assert ('train' in folder.native) == is_native
+
+
 @pytest.mark.parametrize('maker', MASKS)
 def test_masks_have_the_pixels_that_were_drawn(maker, examined, scenes):
     folder = examined(maker).folder
@@ -100,6 +159,17 @@ def test_a_binary_mask_has_a_foreground(tmp_path, scenes):
     assert (folder.classes, folder.codes) == (['background', 'foreground'], {0: 0, 255: 1})
 
 
+@pytest.mark.parametrize('space', ['\u202f', '\xa0', '\u3000', '\u200d'])
+def test_spaces_of_all_kinds_are_in_names(space, own):
+    """Screenshots have them."""
+    root = own('classes')
+    path = sorted(root.glob('train/kite/*.png'))[0]
+    path.rename(path.with_name(f'9.41.00{space}PM.png'))
+    examination = examine(root)
+    assert examination.faults == []
+    assert len(examination.folder.splits['train']) == 12
+
+
 class TestSplitting:
     """A validation split that is drawn."""
 
@@ -123,6 +193,56 @@ class TestSplitting:
         for samples in examine(root, seed).folder.splits.values():
             stems = [s.picture.stem.removeprefix('again_') for s in samples]
             assert all(stems.count(stem) in (1, 3) for stem in stems)
+
+    @pytest.mark.parametrize('seed', range(4))
+    @pytest.mark.parametrize(
+        'sizes, together',
+        [
+            ((1,) * 20, True),
+            ((12, *(1,) * 8), True),
+            ((6, 6, 6), True),
+            ((4, 3, 3, 5, 2, 3), True),
+            ((19, 1), False),
+            ((10, 10), False),
+            ((20,), False),
+        ],
+    )
+    def test_it_is_a_fifth_of_the_pictures(self, sizes, together, seed):
+        """Given how many pictures of each kind look alike, each like the one before."""
+        kinds = [kind for kind, size in enumerate(sizes) for _ in range(size)]
+        paths = [Path(f'{i}.png') for i in range(len(kinds))]
+        samples = [Sample(path, path.name) for path in paths]
+        pictures = {path: Picture(digest=path.name) for path in paths}
+        alike = [(paths[i - 1], paths[i]) for i in range(1, len(kinds)) if kinds[i] == kinds[i - 1]]
+        folder = Folder(Path(), '', DETECTION, [], dict(all=samples))
+        divide(folder, pictures, alike, seed)
+        train, val = (folder.splits[split] for split in ('train', 'val'))
+        assert 0.1 <= len(val) / len(samples) <= 0.35
+        of = {sample.where: kind for sample, kind in zip(samples, kinds)}
+        both = {of[sample.where] for sample in train} & {of[sample.where] for sample in val}
+        assert (not both) == together == (len(folder.notes) == 1)
+
+    def test_equal_pictures_stay_together_even_where_they_are_half(self, own):
+        root = own('classes without splits')
+        for path in sorted(root.glob('*/*.png')):
+            if path.stem in ('000', '001', '002', '003', '004', '005'):
+                shutil.copy(path, path.with_name(f'again_{path.name}'))
+            else:
+                path.unlink()
+        found = examine(root)
+        assert [len(samples) for samples in found.folder.splits.values()] == [6, 6]
+        assert {fault.kind for fault in found.faults} == {'duplicate'}
+        assert len(found.folder.notes) == 1
+
+    def test_pictures_of_16_bits_are_told_apart(self, tmp_path, scenes):
+        """Also where few of the levels are used, as 12-bit cameras do."""
+        for i, scene in enumerate(scenes[:10]):
+            path = tmp_path / ('kite', 'wedge')[i % 2] / name(i)
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(scene.picture[..., 0].astype(np.uint16) * 16 + 300).save(path)
+        examination = examine(tmp_path)
+        assert examination.faults == []
+        assert [len(samples) for samples in examination.folder.splits.values()] == [8, 2]
 
 
 class TestRefused:

@@ -109,6 +109,21 @@ def test_the_metrics_are_the_toolboxs(evaluated, evaluate):
     }
 
 
+def test_ids_of_annotations_do_not_count(evaluated, scenes, tmp_path):
+    """COCO's evaluation takes 0 for an object that is not found; some tools count from there."""
+    content = json.loads(scenes[0].read_text())
+    for number, annotation in enumerate(content['annotations'], -NUMBER):
+        annotation['id'] = number
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(content))
+    metric = ReportedCocoMetric(ann_file=str(path), metric=['bbox', 'segm'])
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, scenes[1])
+    assert metric.evaluate(NUMBER) == evaluated[1]
+    for kind, evaluation in metric.evaluations.items():
+        np.testing.assert_array_equal(evaluation.bins, evaluated[0].evaluations[kind].bins)
+
+
 def test_ap_of_each_class(evaluated, evaluate):
     """Beside MMDetection's own, which it rounds; the last evaluation's are those of masks."""
     metric, metrics = evaluated
