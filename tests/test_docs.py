@@ -40,7 +40,7 @@ def test_finetuning_configs_train(name, place, run_tool):
         options += [f'{loader}.dataset.indices={number}', f'{loader}.num_workers=0']
         options.append(f'{loader}.persistent_workers=False')
     assert all(option in text for option in ONE_LINE[name])
-    code, out, err = run_tool('train.py', config, '--amp', '--cfg-options', *options)
+    code, out, err = run_tool('train.py', config, '--cfg-options', *options)
     assert code == 0, err[-3000:]
     assert ('bbox_mAP' if name == 'my_detector.py' else 'mIoU') in out + err
 
