@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from ..errors import UserError, last_line
+from ..errors import UserError, last_line, suggest
 from ..files import config_root
 from .config_words import check_option_words
 
@@ -42,8 +41,15 @@ def list_configs() -> dict[str, Path]:
     return {f'{file.parent.name}/{file.stem}': file for file in files}
 
 
+def find_own(name: str) -> Path | None:
+    """The config of this package that a name with or without folder and suffix stands for."""
+    key = name.removeprefix('./').removeprefix('configs/').removesuffix('.py')
+    found = [file for full, file in list_configs().items() if key in (full, file.stem)]
+    return found[0] if found else None
+
+
 def find_config(name: str) -> Path:
-    """The file of a config: a path, or a name with or without its folder and suffix.
+    """The file of a config: a path, or the name of one of this package's.
 
     Raises:
         UserError: When there is none.
@@ -51,15 +57,12 @@ def find_config(name: str) -> Path:
     with suppress(OSError, ValueError):  # no name that a file could have
         if Path(name).is_file():
             return Path(name)
-    known = list_configs()
-    key = name.removeprefix('./').removeprefix('configs/').removesuffix('.py')
-    found = [file for full, file in known.items() if key in (full, file.stem)]
-    if found:
-        return found[0]
-    short = [full.rpartition('/')[2] for full in known]
-    near = difflib.get_close_matches(key.rpartition('/')[2], short, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else 'configs/ holds those of mmdense'
-    raise UserError(f"config '{name}' does not exist; {hint}")
+    found = find_own(name)
+    if found is None:
+        known = [file.stem for file in list_configs().values()]
+        hint = suggest(Path(name).stem, known) or '; configs/ holds those of mmdense'
+        raise UserError(f"config '{name}' does not exist{hint}")
+    return found
 
 
 def read_config(path: str, options: dict | None = None) -> Config:

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mmengine import registry
 from mmengine.config import Config
@@ -17,7 +17,7 @@ from mmengine.runner.utils import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
-from ..errors import UserError
+from ..errors import UserError, suggest
 
 # What a run reads at the top of a config, beside the arguments of its runner.
 MORE_RUN_WORDS = (
@@ -117,12 +117,6 @@ def check_words(cfg: Config) -> None:
             raise UserError(f"the config's '{word}' is read by nothing; did you mean {meant}?")
     for where, word, known in find_unknown(cfg):
         raise UserError(f"{where} has no setting '{word}'{suggest(word, known)}")
-
-
-def suggest(word: str, known: Collection[str]) -> str:
-    """The end of a message: what was meant, when something is like it."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f'; did you mean {close[0]}?' if close else ''
 
 
 def find_near_miss(word: str) -> str | None:

@@ -23,7 +23,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..registry import HOOKS
-from .config import list_configs
+from .config import find_own
 from .saving import CheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
@@ -209,5 +209,4 @@ def find_command(argv: list[str], environ: dict[str, str]) -> str:
 
 def is_config(argument: str) -> bool:
     """Whether an argument of a command line is a config, by file or by name."""
-    names = list_configs()
-    return argument.endswith('.py') or any(argument in (n, n.split('/')[1]) for n in names)
+    return argument.endswith('.py') or find_own(argument) is not None

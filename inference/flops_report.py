@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-import yaml
+from mmengine.fileio import load
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +63,7 @@ def print_configs(as_json: bool) -> None:
             macs=model['Metadata']['FLOPs'],
         )
         for path in metafiles()
-        for model in yaml.safe_load(path.read_text())['Models']
+        for model in load(path)['Models']
     ]
     if as_json:
         print(json.dumps(rows))

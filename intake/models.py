@@ -10,9 +10,8 @@ import torch
 from mmengine.config import Config
 
 from ..engine.checks import outline_model
-from ..engine.config import read_config
+from ..engine.config import find_own, read_config
 from ..errors import UserError
-from ..files import config_root
 from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC
 
 SCOPES = {  # the toolbox of each task
@@ -57,9 +56,8 @@ def find_model(name: str | None, task: str) -> Path:
         UserError: When there is none of that name, or it is of another task.
     """
     name = name or DEFAULTS[task]
-    known = {path.stem: path for path in sorted(config_root().glob('[!_]*/*.py'))}
-    path = known.get(Path(name).stem)
-    if path is None or Path(name).parent.name not in ('', path.parent.name):
+    path = find_own(name)
+    if path is None:
         raise UserError(
             f"--model '{name}' is no config of ours: name a file of configs/, for example "
             f'{DEFAULTS[task]}'

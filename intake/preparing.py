@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ..engine.config import read_config
+from ..engine.config import list_configs, read_config
 from ..errors import UserError
-from ..files import config_root, replacing
+from ..files import replacing
 from .converting import convert
 from .examining import Examination
 from .faults import stops
@@ -31,9 +31,9 @@ def get_place(folder: str | Path) -> Path:
     return Path('work_dirs', Path(folder).resolve().name)
 
 
-def list_configs(place: Path) -> list[Path]:
+def list_written(place: Path) -> list[Path]:
     """The configs of models of ours that were written there, the newest last."""
-    known = {path.stem for path in config_root().glob('[!_]*/*.py')}
+    known = {path.stem for path in list_configs().values()}
     paths = [path for path in place.glob('*.py') if path.stem in known]
     return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
@@ -50,7 +50,7 @@ def read_root(path: Path) -> str | None:
 def check_place(folder: str | Path) -> None:
     """Raise :class:`UserError` where another folder of that name has its configs."""
     place = get_place(folder)
-    for path in list_configs(place):
+    for path in list_written(place):
         root = read_root(path)
         if root and os.path.realpath(root) != os.path.realpath(folder):
             raise UserError(
@@ -143,13 +143,13 @@ def refuse(examination: Examination) -> str:
     )
 
 
-def find_config(folder: str, model: str | None) -> Path | None:
+def find_written(folder: str, model: str | None) -> Path | None:
     """The config that was written for a folder, and a model or else the newest of any.
 
     Raises:
         UserError: When it was written for another folder of that name.
     """
     check_place(folder)
-    paths = list_configs(get_place(folder))
+    paths = list_written(get_place(folder))
     found = [path for path in paths if model is None or path.stem == Path(model).stem]
     return found[-1] if found else None

@@ -22,9 +22,9 @@ from .matching import describe_mismatch, find_exempt, find_mismatch
 # Where files keep raw and averaged weights. mmengine swaps the two when it saves: beside an
 # 'ema_state_dict', which holds the raw ones, its 'state_dict' is the average.
 RAW_ENTRIES = ('ema_state_dict', 'state_dict', 'model')
+EMA_ENTRIES = ('state_dict_ema', 'model_ema')
 # What code raises that meets a tensor of another shape than it expects, or none.
 SHAPE_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-EMA_ENTRIES = ('state_dict_ema', 'model_ema')
 
 
 class Candidate(NamedTuple):
@@ -210,8 +210,8 @@ def adopt(content: dict, shown: str) -> dict:
         shown: What the file is called, for the log.
     """
     try:
-        state = pick_weights(content, ema='ema_state_dict' in content)  # of mmengine's, the average
-        inside, outside = split_prefix(state)
+        is_average = 'ema_state_dict' in content  # mmengine's state_dict then is
+        inside, outside = split_prefix(pick_weights(content, ema=is_average))
     except UserError:  # it has none
         return content
     for family in FAMILIES:
@@ -224,7 +224,7 @@ def adopt(content: dict, shown: str) -> dict:
         if find_options(family, backbone) is None:
             continue
         hint = ''
-        if has_averaged_weights(content):
+        if has_averaged_weights(content) and not is_average:
             hint = '; it also has averaged weights, which tools/convert_checkpoint.py --ema takes'
         name = family.backbone.__name__
         print_log(f'{shown} is as the authors of {name} save it: converted{hint}', 'current')

@@ -10,7 +10,6 @@ of a folder with the files in place of the authors', ``MMDENSE_OFFLINE=1`` (or
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
+from mmengine.fileio import load
 
-from ..errors import UserError
+from ..errors import UserError, suggest
 from ..families import FAMILIES
 from ..files import config_root
 from .download import check_record, fetch
@@ -54,7 +53,7 @@ def read_family(family: str) -> Iterator[Published]:
     """The rows of one family; without a file ``weights.yml`` its authors published none."""
     folder = config_root() / family
     path = folder / 'weights.yml'
-    entry = yaml.safe_load(path.read_text()) if path.exists() else {}
+    entry = load(path) if path.exists() else {}
     for config in sorted(folder.glob('*.py')):
         name = config.stem
         file = entry.get('files', {}).get(name)
@@ -78,9 +77,8 @@ def find_row(name: str) -> Published:
     """
     table = read_table()
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else 'names are those of configs/*/*.py'
-        raise UserError(f"'{SCHEME}{name}' is no name of published weights; {hint}")
+        hint = suggest(name, table) or '; names are those of configs/*/*.py'
+        raise UserError(f"'{SCHEME}{name}' is no name of published weights{hint}")
     return table[name]
 
 

@@ -1,7 +1,7 @@
 """What several tests share."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from yapf.yapflib import yapf_api
@@ -186,3 +187,13 @@ def check_fails(result: tuple[int, str, str], *messages: str) -> None:
     assert code == 1 and len(lines) == 1 and 'Traceback' not in err, err
     for message in messages:
         assert message in lines[0]
+
+
+def evaluate_batches(
+    metric: BaseMetric, samples: list[dict], classes: Sequence[str], batch: int
+) -> dict[str, float]:
+    """What a metric makes of samples that come so many at a time."""
+    metric.dataset_meta = dict(classes=classes)
+    for begin in range(0, len(samples), batch):
+        metric.process({}, samples[begin : begin + batch])
+    return metric.evaluate(len(samples))

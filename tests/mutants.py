@@ -35,17 +35,8 @@ EQUIVALENT = ROOT / 'tests' / 'mutants_equivalent.txt'
 # mutmut's exit codes: the tests fail, or run without end; they pass, or none reaches the fault.
 SEEN, ALIVE = {1, 3, -24, 24, 36, 152, 255}, {0, 5, 33}
 INSIDE = 'mutmut'  # the first argument of this script where it is mutmut
-ROOMS = (
-    'backbones',
-    'data',
-    'engine',
-    'families',
-    'heads',
-    'inference',
-    'reporting',
-    'serialization',
-)
-CALLED_BY_TOOLS = ('engine', 'inference', 'reporting', 'serialization')
+ROOMS = sorted({path.parent.name for path in ROOT.glob('*/__init__.py')} - {'tools'})
+CALLED_BY_TOOLS = ('engine', 'inference', 'intake', 'reporting', 'serialization')
 # A fault may take this much longer than its tests do without it: a minute, and half as long again.
 SETTINGS = """\
 [mutmut]

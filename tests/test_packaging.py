@@ -11,18 +11,7 @@ import pytest
 import yaml
 from helpers import ROOT
 
-PARTS = (
-    'backbones',
-    'data',
-    'engine',
-    'families',
-    'heads',
-    'inference',
-    'intake',
-    'reporting',
-    'serialization',
-    'tools',
-)
+PARTS = sorted(path.parent.name for path in ROOT.glob('*/__init__.py'))
 
 
 @pytest.fixture(scope='module')

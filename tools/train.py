@@ -15,7 +15,7 @@ from mmdense.engine import launch, training
 from mmdense.errors import UserError
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_input, find_model, read_model
-from mmdense.intake.preparing import check_place, find_config, get_place, prepare
+from mmdense.intake.preparing import check_place, find_written, get_place, prepare
 from mmdense.reporting.data import write_report
 
 
@@ -59,7 +59,7 @@ def write_config(args: argparse.Namespace) -> str:
     """The config for ``--data``: the one that this run began with, or a new one."""
     is_again = launch.may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
     has_begun = args.resume or is_again
-    known = find_config(args.data, args.model) if has_begun else None
+    known = find_written(args.data, args.model) if has_begun else None
     if known and args.epochs and not is_again:
         raise UserError(
             f"'{known}' says how many epochs its training has: leave --epochs out, or give "

@@ -7,7 +7,7 @@ Published: nothing, the data set is this project's own.
 
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',
-    'mmseg::_base_/default_runtime.py',
+    '_base_/segmentation_runtime.py',
     '_base_/schedule.py',
     '_base_/segmentation.py',
     '_base_/paca.py',
@@ -46,14 +46,3 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
     dict(type='CosineAnnealingLR', eta_min=1e-5, end=max_epochs, convert_to_iter_based=True),
 ]
-log_processor = dict(by_epoch=True)
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
-randomness = dict(seed=0)
-auto_scale_lr = dict(base_batch_size=8)

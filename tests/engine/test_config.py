@@ -44,7 +44,7 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'name, hint',
     [
-        ('mask_rcnn_paca_s_2x', "did you mean 'mask_rcnn_paca_s_[13]x'"),
+        ('mask_rcnn_paca_s_2x', r'did you mean mask_rcnn_paca_s_[13]x\?'),
         ('nothing/like/it.py', 'configs/ holds those of mmdense'),
         ('paca/_base_/mask_rcnn_paca_s', 'did you mean'),
         ('', 'configs/ holds'),

@@ -30,7 +30,7 @@ from mmdense.intake.code import (
 from mmdense.intake.datasets import set_classes
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_model
-from mmdense.intake.preparing import find_config, prepare
+from mmdense.intake.preparing import find_written, prepare
 from mmdense.intake.recipe import decide, find_most, get_momentum
 
 
@@ -454,7 +454,7 @@ class TestPlaces:
         with pytest.raises(UserError, match=f"was written for '{root}/', not for '{other}'"):
             prepare(examine(other), None, None)
         with pytest.raises(UserError, match='rename the folder'):
-            find_config(str(other), None)
+            find_written(str(other), None)
         check_fails(run_tool('train.py', '--data', other, '--resume'), 'was written for')
         check_fails(run_tool('train.py', '--data', other), 'was written for')
         assert not Path('work_dirs/shapes/data.html').exists()
@@ -462,16 +462,16 @@ class TestPlaces:
 
     def test_newest_of_any_model(self, own):
         root = own('voc')
-        assert find_config(str(root), None) is None
+        assert find_written(str(root), None) is None
         first, _ = prepare(examine(root), None, None)
         newest, _ = prepare(examine(root), 'retinanet_fcvit_b12_1x', None)
         shutil.copy(newest, newest.with_name('copy.py'))
         os.utime(first, (1, 1))
-        assert find_config(str(root), None) == newest
-        assert find_config(str(root), 'own/faster_rcnn_paca_own') == first
-        assert find_config(str(root), 'paca_own') is None
+        assert find_written(str(root), None) == newest
+        assert find_written(str(root), 'own/faster_rcnn_paca_own') == first
+        assert find_written(str(root), 'paca_own') is None
         os.utime(newest, (0, 0))
-        assert find_config(str(root), None) == first
+        assert find_written(str(root), None) == first
 
     def test_epochs_of_a_known_config(self, own, run_tool):
         root = own('voc')

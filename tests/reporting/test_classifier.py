@@ -1,8 +1,11 @@
 """What is counted of a classifier, beside scikit-learn's metrics and MMPretrain's."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from helpers import evaluate_batches
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.structures import DataSample
 from sklearn import metrics as sklearn_metrics
@@ -25,11 +28,7 @@ def make_samples() -> list[dict]:
     return samples
 
 
-def evaluate(metric: Accuracy, samples: list[dict]) -> dict[str, float]:
-    metric.dataset_meta = dict(classes=CLASSES)
-    for begin in range(0, len(samples), 7):
-        metric.process({}, samples[begin : begin + 7])
-    return metric.evaluate(len(samples))
+evaluate = functools.partial(evaluate_batches, classes=CLASSES, batch=7)
 
 
 @pytest.fixture

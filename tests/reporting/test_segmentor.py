@@ -1,8 +1,11 @@
 """What is counted of a segmentor, beside scikit-learn's metrics and MMSegmentation's."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from helpers import evaluate_batches
 from mmseg.evaluation import IoUMetric
 from sklearn import metrics as sklearn_metrics
 
@@ -34,11 +37,7 @@ def make_samples() -> list[dict]:
     return samples
 
 
-def evaluate(metric: IoUMetric, samples: list[dict]) -> dict[str, float]:
-    metric.dataset_meta = dict(classes=CLASSES)
-    for begin in range(0, len(samples), 3):
-        metric.process({}, samples[begin : begin + 3])
-    return metric.evaluate(len(samples))
+evaluate = functools.partial(evaluate_batches, classes=CLASSES, batch=3)
 
 
 def flatten(samples: list[dict]) -> tuple[np.ndarray, np.ndarray]:

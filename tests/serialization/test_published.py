@@ -104,7 +104,7 @@ def test_every_config_starts_from_a_name():
 
 
 @pytest.mark.parametrize(
-    'name, hint', [('paca_s_in1', "did you mean 'paca_s_in1k'"), ('../x', 'names are those of')]
+    'name, hint', [('paca_s_in1', r'did you mean paca_s_in1k\?'), ('../x', 'names are those of')]
 )
 def test_unknown_names(name, hint):
     with pytest.raises(UserError, match=hint):
@@ -139,6 +139,26 @@ def test_other_files_stay_as_they_are(tmp_path, smallest):
     }.items():
         torch.save(dict(state_dict=odd), tmp_path / 'odd.pth')
         assert load_file(tmp_path / 'odd.pth')['state_dict'].keys() == odd.keys(), name
+
+
+def test_of_a_run_with_averaged_weights_the_average_is_taken(tmp_path, smallest, capfd):
+    """As of this package's own files: mmengine saves the average as ``state_dict``."""
+    _, state = smallest('msf')
+    raw = {key: torch.zeros_like(value) for key, value in state.items()}
+    torch.save(dict(state_dict=state, ema_state_dict=raw), tmp_path / 'trained.pth')
+    found = load_file(tmp_path / 'trained.pth')
+    assert found.keys() == {'state_dict'}
+    assert all(
+        torch.equal(found['state_dict'][key], value)
+        for key, value in convert(state).state_dict.items()
+    )
+    said = capfd.readouterr().out
+    assert 'save it: converted' in said and '--ema' not in said
+    torch.save(dict(state_dict=raw, state_dict_ema=state), tmp_path / 'trained.pth')  # timm's
+    assert not any(
+        value.any() for value in load_file(tmp_path / 'trained.pth')['state_dict'].values()
+    )
+    assert '--ema takes' in capfd.readouterr().out
 
 
 def test_odd_files_with_an_authors_names_are_read(tmp_path):
