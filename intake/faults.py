@@ -128,7 +128,7 @@ def find_duplicates(folder: Folder, pictures: Pictures) -> Iterator[Fault]:
             kind = kind if sample.label == other.label else 'two classes'
             name = folder.name(sample.picture)
             text = f"{split} '{name}' equals {other_split} '{folder.name(other.picture)}'"
-            yield Fault(kind, sample.where, text)
+            yield Fault(kind, sample.where, text, (sample.picture, other.picture))
 
 
 def find_lookalikes(folder: Folder, alike: list[Pair]) -> Iterator[Fault]:
@@ -138,4 +138,4 @@ def find_lookalikes(folder: Folder, alike: list[Pair]) -> Iterator[Fault]:
         same = splits[a] == splits[b]
         kind = 'near duplicate' if same else 'near duplicate across'
         text = f"{splits[b]} '{folder.name(b)}' looks like {splits[a]} '{folder.name(a)}'"
-        yield Fault(kind, folder.name(b), text)
+        yield Fault(kind, folder.name(b), text, (b, a))

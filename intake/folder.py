@@ -83,11 +83,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: a kind of :data:`mmdense.intake.kinds.KINDS`, where, and what."""
+    """One thing that is wrong: a kind of :data:`mmdense.intake.kinds.KINDS`, where, and what.
+
+    Of pictures that are alike it has both.
+    """
 
     kind: str
     where: str
     text: str
+    pictures: tuple[Path, ...] = ()
 
 
 @dataclass

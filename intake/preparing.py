@@ -22,7 +22,7 @@ from .fitting import find_batch, find_least, pick_few
 from .kinds import KINDS
 from .mending import mend
 from .models import find_model, read_model
-from .recipe import Recipe, decide, find_most, find_start, write_recipe
+from .recipe import Recipe, Start, decide, find_most, find_start, write_recipe
 from .summary import conclude, describe
 
 
@@ -91,16 +91,20 @@ def prepare(
     base, place = find_model(model, folder.task), get_place(folder.root)
     data = convert(folder, place / 'data')
     path = place / f'{base.name}'
-    recipe = fit(examination, base, data, epochs, path)
-    write(path, write_recipe(examination, base, data, recipe, str(path.with_suffix(''))))
-    start, reason = find_start(read_model(base), base)
-    begin = reason or (f"it starts from '{start}'" if start else 'it starts from scratch')
-    decided = [f'model: {base.stem}', begin, *recipe.why]
+    start = find_start(base)
+    recipe = fit(examination, base, data, epochs, start, path)
+    write(path, write_recipe(examination, base, data, recipe, start, str(path.with_suffix(''))))
+    decided = [f'model: {base.stem}', start.describe(), *recipe.why]
     return path, [*said, *decided, f"config: '{path}'"]
 
 
 def fit(
-    examination: Examination, base: Path, data: dict[str, dict], epochs: int | None, path: Path
+    examination: Examination,
+    base: Path,
+    data: dict[str, dict],
+    epochs: int | None,
+    start: Start,
+    path: Path,
 ) -> Recipe:
     """Decide, where there is a GPU after trial steps of the training as it will be.
 
@@ -120,7 +124,7 @@ def fit(
     most = max(find_most(cfg, pictures) // trial.processes, least)
     if not torch.cuda.is_available():
         return decide(cfg, pictures, min(pick_few(cfg), most), epochs)
-    write(path, write_recipe(examination, base, data, trial, str(path.with_suffix(''))))
+    write(path, write_recipe(examination, base, data, trial, start, str(path.with_suffix(''))))
     return decide(cfg, pictures, find_batch(read_config(str(path)), most, least), epochs)
 
 

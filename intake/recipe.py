@@ -7,6 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -52,6 +53,17 @@ class Recipe:
     lr: float
     why: tuple[str, ...]
     iterations: int
+
+
+class Start(NamedTuple):
+    """The file that a model starts from, or why it starts from scratch if it need not."""
+
+    file: str | None
+    reason: str | None
+
+    def describe(self) -> str:
+        fallback = self.reason or 'it starts from scratch'
+        return f"it starts from '{self.file}'" if self.file else fallback
 
 
 def count_processes() -> int:
@@ -102,7 +114,12 @@ def get_momentum(recipe: Recipe) -> float:
 
 
 def write_recipe(
-    examination: Examination, base: Path, data: dict[str, dict], recipe: Recipe, work_dir: str
+    examination: Examination,
+    base: Path,
+    data: dict[str, dict],
+    recipe: Recipe,
+    start: Start,
+    work_dir: str,
 ) -> str:
     """The text of a config.
 
@@ -111,6 +128,7 @@ def write_recipe(
         base: The config of the model.
         data: Where each split's data are, from :func:`mmdense.intake.converting.convert`.
         recipe: What was decided.
+        start: What the model starts from.
         work_dir: Where logs and checkpoints go.
     """
     folder, cfg = examination.folder, read_model(base)
@@ -124,7 +142,7 @@ def write_recipe(
     if folder.task == SEMANTIC:
         palette = folder.palette or make_palette(len(folder.classes))
         parts.append(write_assignment('palette', palette))
-    parts += ['', *write_model(cfg, base, len(folder.classes))]
+    parts += ['', *write_model(cfg, start, len(folder.classes))]
     parts += ['', *write_loaders(cfg, folder.task, root, data, recipe)]
     parts += ['', *write_schedule(cfg, folder.task, recipe)]
     docstring = write_docstring(f'{describe(examination)}.', f'python tools/train.py {work_dir}.py')
@@ -137,16 +155,15 @@ def make_palette(number: int) -> list[list[int]]:
     return [[37 * i % 256, 91 * i % 256, 173 * i % 256] for i in range(number)]
 
 
-def write_model(cfg: Config, base: Path, number: int) -> list[str]:
+def write_model(cfg: Config, start: Start, number: int) -> list[str]:
     """The classes of the model, and what it starts from."""
     model = set_classes(cfg.model, number) or {}
     lines = []
-    start, reason = find_start(cfg, base)
-    if reason:
-        lines.append(write_comment(reason))
-    if start and not names_start(cfg):
-        lines.append(write_assignment('load_from', start))
-    if reason and names_start(cfg):
+    if start.reason:
+        lines.append(write_comment(start.reason))
+    if start.file and not names_start(cfg):
+        lines.append(write_assignment('load_from', start.file))
+    if start.reason and names_start(cfg):
         model['backbone'] = dict(model.get('backbone') or {}, init_cfg=None)
     lines.append(write_assignment('model', model))
     preprocessor = cfg.get('data_preprocessor') or {}
@@ -160,18 +177,20 @@ def names_start(cfg: Config) -> str | None:
     return (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint')
 
 
-def find_start(cfg: Config, base: Path) -> tuple[str | None, str | None]:
-    """What a model starts from, downloaded if need be: its backbone's file, or of a published
-    classifier its own. Or else what to say of that.
+def find_start(base: Path) -> Start:
+    """What the model of a config starts from, downloaded if need be: its backbone's file, or of a
+    published classifier its own.
     """
-    file = names_start(cfg) or (f'{SCHEME}{base.stem}' if base.stem in read_table() else None)
+    file = names_start(read_model(base))
+    if file is None and base.stem in read_table():
+        file = f'{SCHEME}{base.stem}'
     if file is None:
-        return None, None
+        return Start(None, None)
     try:
         find_file(file)
     except UserError as error:
-        return None, f'it starts from scratch: {error}'
-    return file, None
+        return Start(None, f'it starts from scratch: {error}')
+    return Start(file, None)
 
 
 def write_loaders(

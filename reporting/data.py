@@ -32,7 +32,6 @@ SAMPLES = 12  # of each split
 SIDE = 480  # pixels of a sample's longer side
 LISTED = 1000  # faults of a kind
 PAIRS = 12  # of pictures that are equal or look alike
-ALIKE = ('two classes', 'duplicate', 'duplicate across', 'near duplicate', 'near duplicate across')
 COLOURS = (
     (230, 25, 75),
     (60, 180, 75),
@@ -121,17 +120,12 @@ def show_samples(examination: Examination) -> Iterator[Section]:
 
 def show_alike(examination: Examination) -> Iterator[Section]:
     """Thumbnails of pictures that are equal or look alike."""
-    named = {
-        examination.folder.name(path): picture for path, picture in examination.pictures.items()
-    }
-    found = [fault for fault in examination.faults if fault.kind in ALIKE]
+    found = [fault for fault in examination.faults if fault.pictures]
     pictures = []
     for fault in found[:PAIRS]:
-        names = fault.text.split("'")[1::2]
-        sides = [named[name].thumbnail for name in names if name in named]
-        if len(sides) == 2:
-            pair = Image.fromarray(np.concatenate(sides, axis=1))
-            pictures.append(Picture(pair.resize((256, 128)), fault.text))
+        sides = [examination.pictures[path].thumbnail for path in fault.pictures]
+        pair = Image.fromarray(np.concatenate(sides, axis=1))
+        pictures.append(Picture(pair.resize((256, 128)), fault.text))
     if pictures:
         yield Section('Pictures that are alike', [Gallery(pictures)])
 

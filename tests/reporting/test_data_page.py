@@ -63,9 +63,10 @@ def test_masks_are_drawn_in_their_colours(scenes, tmp_path):
 
 
 def test_alike_pictures_stand_side_by_side(scenes, tmp_path):
+    """Whatever they are called."""
     MAKERS['classes'].make(tmp_path / 'shapes', scenes)
     first = next((tmp_path / 'shapes' / 'train' / 'kite').iterdir())
-    shutil.copy(first, first.with_name('again.png'))
+    shutil.copy(first, first.with_name("Bob's kite.png"))
     write_report(examine(tmp_path / 'shapes'), SEEN, tmp_path / 'page.html')
     page = read_page(Path(tmp_path / 'page.html'))
     assert 'Pictures that are alike' in page.text and 'Warning: duplicate: 1 equal' in page.text
