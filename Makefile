@@ -1,9 +1,10 @@
-# What a user or CI runs. Needs Python 3.11, and no compiler, GPU or libGL.
-PYTHON ?= python3
+# What a user or CI runs. Needs one of Python 3.10 to 3.13, and no compiler, GPU or libGL.
+# make PYTHON=python3.12 ... chooses; the default is python3.
+PYTHON ?=
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test test-newest lint mutants stress fuzz bench clean
+.PHONY: env data demo demo-scratch zoo test test-newest test-pythons lint mutants stress fuzz bench clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -23,6 +24,10 @@ zoo: env
 # Two workers of one thread each.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Under Python 3.10 to 3.13; an environment of 7 GB each. One alone: make test-pythons PYTHONS=3.12
+test-pythons:
+	@bash tests/pythons.sh build/pythons $(PYTHONS)
 
 # Beside the newest torch, timm, transformers and numpy that pip finds.
 test-newest:

@@ -21,6 +21,7 @@ HOOKS = _registry(
     'engine.interrupts',
     'engine.numerics',
     'engine.optim',
+    'engine.progress',
     'engine.resuming',
     'engine.saving',
     'engine.sharding',

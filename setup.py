@@ -54,7 +54,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.14',
     package_dir={'mmdense': '.', '': 'tools'},  # '': where the command's module is
     py_modules=['mmdense_cli'],
     entry_points={'console_scripts': ['mmdense = mmdense_cli:main']},
@@ -87,6 +87,8 @@ setup(
         'imaug>=0.4.3',
         'filelock>=3.12',
         'jinja2>=3.1',
+        'shtab>=1.7',
+        'tensorboard>=2.15',
     ],
     extras_require={
         'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],

@@ -15,6 +15,7 @@ from ..serialization.checkpoint import load_file
 from .building import build_runner
 from .interrupts import stop_listening
 from .launch import is_main_process
+from .progress import bars
 from .saving import find_checkpoint, get_training_meta, lock_work_dir
 
 # Added to every run, unless its config has one of that type with settings of its own.
@@ -24,6 +25,7 @@ HOOKS = [
     dict(type='mmdense.FiniteHook'),
     dict(type='mmdense.MeanLossHook'),
     dict(type='mmdense.ResumeStateHook'),
+    dict(type='mmdense.ProgressHook'),
     dict(type='mmdense.InterruptHook'),  # the last of all
 ]
 NOTHING_YET = '--resume: there is no checkpoint yet, so training starts from the beginning'
@@ -132,7 +134,7 @@ def train(cfg: Config) -> None:
     save_our_way(cfg)
     group_parameters(cfg)
     try:
-        with lock_work_dir(cfg.work_dir) if is_main_process() else nullcontext():
+        with bars, lock_work_dir(cfg.work_dir) if is_main_process() else nullcontext():
             build_runner(cfg).train()
     except ValueError as error:
         if 'need at least one array to concatenate' not in str(error):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -268,12 +267,7 @@ def write_schedule(cfg: Config, task: str, recipe: Recipe) -> list[str]:
         write_assignment('custom_hooks', [averages, stopping]),
         write_assignment('log_processor', dict(by_epoch=True)),
     ]
-    if has_tensorboard():
-        backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-        lines.append(write_assignment('vis_backends', backends))
-        lines.append(write_assignment('visualizer', dict(vis_backends=Name('vis_backends'))))
+    backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    lines.append(write_assignment('vis_backends', backends))
+    lines.append(write_assignment('visualizer', dict(vis_backends=Name('vis_backends'))))
     return lines
-
-
-def has_tensorboard() -> bool:
-    return importlib.util.find_spec('tensorboard') is not None

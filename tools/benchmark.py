@@ -30,7 +30,7 @@ from mmdense.inference.benchmark import DTYPES, Case, measure_all
 from mmdense.inference.benchmark_report import draw, get_rows, print_table, write_csv
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Measure speed and memory')
     parser.add_argument('configs', nargs='+', help='config file paths')
     parser.add_argument(
@@ -70,6 +70,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--csv', help='write the table to this file')
     parser.add_argument('--plot', help='draw the rows as bars: a .png, .svg or .pdf file')
     add_cfg_options(parser)
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     for name in ('batch_size', 'warmup', 'rounds'):
         if getattr(args, name) < 1:

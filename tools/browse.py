@@ -26,7 +26,7 @@ from mmdense.files import replacing
 from mmdense.inference import drawing
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Look at a data set with its annotations')
     parser.add_argument('config', help='config file path')
     parser.add_argument('--out', help='folder for pictures (default: work_dirs/<config>/browse)')
@@ -36,6 +36,11 @@ def parse_args() -> argparse.Namespace:
         '--seed', type=int, default=0, help='draws the samples and their augmentation (default: 0)'
     )
     add_cfg_options(parser)
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     if args.number < 1:
         parser.error('--number must be at least 1')

@@ -27,7 +27,7 @@ from mmdense.serialization.conversion import (
 from mmdense.serialization.loading import check_numbers
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Convert a published checkpoint to mmdense's names"
     )
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--ema', action='store_true', help='take the averaged weights of a file that has both'
     )
-    return parser.parse_args()
+    return parser
 
 
 def describe(conversion: Conversion) -> str:
@@ -74,7 +74,7 @@ def write_config(backbone: dict) -> str:
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     dst = Path(args.dst)
     if dst.is_dir():
         raise UserError(f"'{dst}' is a folder; name the file to write")

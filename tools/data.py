@@ -26,7 +26,7 @@ from mmdense.intake.terminal import show
 from mmdense.reporting.data import write_report
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Look into a folder of pictures and annotations')
     parser.add_argument('folder', help='where pictures and annotations are')
     parser.add_argument(
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='draws a validation split where there is none'
     )
-    return parser.parse_args()
+    return parser
 
 
 def read_input(args: argparse.Namespace, task: str) -> Input:
@@ -57,7 +57,7 @@ def fix(examination: Examination, out: Path) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     examination = examine(args.folder, args.seed)
     if args.fix:
         check_target(Path(args.fix), examination.folder)

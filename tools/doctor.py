@@ -47,7 +47,7 @@ print(json.dumps(utils.collect_env(), default=str))"""
 NOT_LISTED = ('numpy_random_seed', 'PyTorch compiling details')  # of what mmengine collects
 PIP = f'{shlex.quote(sys.executable)} -m pip'
 INSTALL = f'{PIP} install --no-cache-dir -e .'  # the cache may hold an mmcv for another torch
-NEW_ENVIRONMENT = 'make env PYTHON=python3.11'
+NEW_ENVIRONMENT = 'make env'
 
 
 class Finding(NamedTuple):
@@ -251,10 +251,14 @@ def examine(check: Check, before: dict[str, Finding]) -> Finding:
         return Finding('FAIL', text, check.remedy)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Say what is wrong with the environment')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     say = partial(print, flush=True, file=io.StringIO() if args.json else sys.stdout)
     installed = list_installed()
     for name, text in installed.items():

@@ -28,7 +28,7 @@ from mmdense.inference.export import FORMATS, Exported, get_meta, write_and_comp
 TOLERANCE = 1e-4  # of the largest value of an output
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Export a model to ONNX or torch.export')
     parser.add_argument('config', help='config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -40,11 +40,11 @@ def parse_args() -> argparse.Namespace:
         "model, and of a detector the neck: its whole can't be exported",
     )
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
     check_model_config(cfg)

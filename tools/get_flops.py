@@ -25,7 +25,7 @@ from mmdense.inference.flops import measure
 from mmdense.inference.flops_report import as_json, print_configs, print_table
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Count parameters, MACs and activations')
     parser.add_argument('config', nargs='?', help='config file path; by default all of mmdense')
     parser.add_argument(
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         help="original: add the count by the convention of the backbone's authors",
     )
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
@@ -65,7 +65,7 @@ def load(args: argparse.Namespace) -> tuple[Config, tuple[int, int]]:
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     if args.config is None:
         print_configs(args.json)
         return

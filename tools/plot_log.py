@@ -20,7 +20,7 @@ from mmdense.files import replacing
 SUFFIXES = ('.png', '.pdf', '.svg')
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Draw the curves of training runs')
     parser.add_argument('logs', metavar='LOG', nargs='+', help='work dirs or scalars.json files')
     parser.add_argument(
@@ -36,6 +36,11 @@ def parse_args() -> argparse.Namespace:
         metavar='W',
         help='average each training value, but learning rates, over the W logged around it',
     )
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     if args.smooth < 1:
         parser.error('--smooth must be at least 1')

@@ -21,7 +21,7 @@ from mmdense.errors import UserError, last_line
 from mmdense.files import replacing
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Print a config with all that it inherits')
     parser.add_argument('config', help='config file path')
     add_cfg_options(parser)
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     target.add_argument(
         '--diff', metavar='OTHER_CONFIG', help='print what is different in another config'
     )
-    return parser.parse_args()
+    return parser
 
 
 def write(cfg: Config, path: Path) -> None:
@@ -53,7 +53,7 @@ def write(cfg: Config, path: Path) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     cfg = read_config(args.config, args.cfg_options)
     if args.diff:
         if not sys.stdout.isatty():  # or rich would wrap long lines

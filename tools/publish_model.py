@@ -22,13 +22,13 @@ from mmdense.serialization.loading import check_numbers
 SUFFIXES = ('.pth', '.safetensors')
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Publish the weights of a training checkpoint')
     parser.add_argument('src', metavar='IN', help='checkpoint file')
     parser.add_argument(
         'dst', metavar='OUT', type=Path, help=f'the file to write ({", ".join(SUFFIXES)})'
     )
-    return parser.parse_args()
+    return parser
 
 
 def megabytes(path: Path) -> str:
@@ -36,7 +36,7 @@ def megabytes(path: Path) -> str:
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     if args.dst.suffix not in SUFFIXES:
         raise UserError(f"'{args.dst}': name a file that ends in {' or '.join(SUFFIXES)}")
     checkpoint = load_file(args.src)

@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
 # Make a virtual environment with the pinned stack and this package, or bring it up to date.
-#   [PYTHON=python3.11] bash tools/setup_env.sh FOLDER
-# A finished environment is recognized by a stamp with the hash of what made it.
+#   [PYTHON=python3.12] bash tools/setup_env.sh FOLDER
+# A finished environment is recognized by a stamp with the hash of what made it; naming another
+# Python than it has makes it anew.
 set -euo pipefail
 venv=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 hash=$(cat "$root/requirements.txt" "$0" | sha256sum | cut -c1-16)
 
-if [ ! -f "$venv/.ready-$hash" ]; then
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-        echo "error: requirements.txt pins for Python 3.11, and $python is $("$python" --version 2>&1);" \
-            "name another one: make PYTHON=python3.11 ..." >&2
+version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+if [ ! -f "$venv/.ready-$hash" ] ||
+    { [ -n "${PYTHON:-}" ] && [ "$(version "$python")" != "$(version "$venv/bin/python")" ]; }; then
+    case $(version "$python") in
+    3.10 | 3.11 | 3.12 | 3.13) ;;
+    *)
+        echo "error: requirements.txt pins for Python 3.10 to 3.13, and $python is" \
+            "$("$python" --version 2>&1); name another one: make PYTHON=python3.12 ..." >&2
         exit 1
-    fi
+        ;;
+    esac
     # An activated environment that is out of date is removed below, with the python in it.
     python=$("$python" -c 'import sys; print(sys._base_executable)')
     echo "installing the pinned environment into $venv (a few minutes, about 7 GB)"

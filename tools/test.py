@@ -15,7 +15,7 @@ from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
 from mmdense.reporting.evaluation import enable_report, find_report_path, write_report
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Evaluate a classifier, detector or segmentor')
     launch.add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -34,11 +34,11 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help='write a page about the results (default: report.html in the work dir)',
     )
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    args = parse_args()
+    args = make_parser().parse_args()
     cfg = launch.load_config(args)
     cfg.load_from = args.checkpoint
     if args.tta:

@@ -19,7 +19,7 @@ from mmdense.intake.preparing import check_place, find_written, get_place, prepa
 from mmdense.reporting.data import write_report
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Train a classifier, detector or segmentor')
     launch.add_common_arguments(parser, config='?')
     parser.add_argument(
@@ -45,6 +45,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the batch size',
     )
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     if (args.config is None) == (args.data is None):
         parser.error('name a config, or a folder with --data')

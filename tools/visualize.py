@@ -30,7 +30,7 @@ from mmdense.inference.visualize import draw_view, list_kinds, look, run_parts
 KINDS = list_kinds()
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Look into a backbone')
     parser.add_argument('config', help='config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -52,6 +52,11 @@ def parse_args() -> argparse.Namespace:
     )
     launch.add_device(parser)
     add_cfg_options(parser)
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     if not all(0 <= side <= 1 for side in args.query):
         parser.error('--query takes two fractions between 0 and 1')

@@ -19,7 +19,7 @@ from mmdense.engine.checks import check_run
 from mmdense.engine.config import read_config
 from mmdense.engine.data import build_dataset, find_datasets
 from mmdense.errors import UserError
-from mmdense.intake import fitting, recipe
+from mmdense.intake import fitting
 from mmdense.intake.code import (
     Name,
     write_assignment,
@@ -70,6 +70,7 @@ def test_folder_trains(maker, own, run_tool):
     assert list(work_dir.glob('best_*.pth')) and (work_dir / 'epoch_1.pth').is_file()
     rows = next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()
     assert metric in json.loads(rows[-1])
+    assert list(work_dir.glob('*/vis_data/events.out.tfevents.*'))
     text = path.read_text()
     more = [*few(), 'train_cfg.max_epochs=2', 'param_scheduler=None']
     code, out, err = run_tool('train.py', '--data', 'shapes', '--resume', '--dry-run', *more)
@@ -237,8 +238,7 @@ def test_converted_data_are_those_of_the_json(maker, own, scenes):
             assert [x['bbox_label'] for x in info['instances']] == [label for label, _ in wanted]
 
 
-def test_averages_stopping_and_logs(own, monkeypatch):
-    monkeypatch.setattr(recipe, 'has_tensorboard', lambda: True)
+def test_averages_stopping_and_logs(own):
     path, _ = prepare(examine(own('classes')), None, 8)
     cfg = Config.fromfile(path)
     averages, stopping = cfg.custom_hooks
