@@ -1,6 +1,8 @@
 """What the documentation shows is run."""
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -45,15 +47,38 @@ def test_finetuning_configs_train(name, place, run_tool):
     assert ('bbox_mAP' if name == 'my_detector.py' else 'mIoU') in out + err
 
 
-def test_folder_of_the_start_page(tmp_path, monkeypatch, run_tool):
-    """docs/start.md: the folder that it makes, and what tools/data.py says of it."""
+def test_start_page(tmp_path, monkeypatch, run_tool):
+    """docs/start.md: its folders and commands, for one epoch; what they say, but for figures."""
     text = (ROOT / 'docs' / 'start.md').read_text()
+    blocks = re.findall(r'```(\w*)\n(.*?)```', text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(re.search(r'```python\n(.*?)```', text, re.DOTALL)[1], {})
-    code, out, err = run_tool('data.py', 'photos')
-    assert code == 0, err
-    said = [line.rstrip() for line in out.splitlines()]
-    assert '\n'.join(said[:12]) in text and said[-1] in text
+    ran = []
+    for number, (language, block) in enumerate(blocks):
+        if language == 'python':
+            exec(block, {})
+        if language != 'bash':
+            continue
+        _, tool, *args = shlex.split(block.replace('\\\n', ' '))
+        if 'train.py' in tool:
+            args[args.index('--epochs') + 1] = '1'
+            args += ['--cfg-options', 'train_dataloader.dataset.indices=4']
+            args.append('val_dataloader.dataset.indices=2')
+        if 'test.py' in tool:
+            args += ['--cfg-options', 'test_dataloader.dataset.indices=2']
+        for i, arg in enumerate(args):
+            if arg.endswith('.pth'):  # that of another epoch, here
+                folder, kind = Path(arg).parent, Path(arg).name.split('_epoch_')[0]
+                args[i] = str(next(folder.glob(f'{kind}_epoch_*.pth')))
+        code, out, err = run_tool(Path(tool).name, *args)
+        assert code == 0, err[-3000:]
+        shown = [line.rstrip() for line in out.splitlines()]
+        said = [line for line in blocks[number + 1][1].splitlines() if line]
+        wanted = [line for line in said if not re.match(r'Epoch\(|\d+ epochs', line)]
+        assert wanted and not set(wanted) - set(shown)
+        if pages := [re.match("report: '(.+)'", line) for line in wanted if 'report:' in line]:
+            assert all(Path(page[1]).read_text().startswith('<!DOCTYPE html>') for page in pages)
+        ran.append(Path(tool).stem)
+    assert ran == ['data', 'train', 'test'] * 3
 
 
 TOOLS = sorted({path.stem for path in (ROOT / 'tools').glob('*.py')} - set(NO_PAGE))
