@@ -29,6 +29,7 @@ NAMES = {
         'FiniteHook',
         'InterruptHook',
         'MeanLossHook',
+        'ProgressHook',
         'RegroupHook',
         'ResumeStateHook',
         'ShardedCheckpointHook',
