@@ -1,5 +1,7 @@
 """A detector's file finds what the detector's own test path finds."""
 
+import functools
+import json
 import runpy
 import subprocess
 import sys
@@ -16,9 +18,11 @@ from helpers import CONFIGS, ROOT, SMALLEST_PACA
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from mmdense.engine.building import build_model
+from mmdense.inference.evaluate_file import build_validation, evaluate_file
 from mmdense.inference.export import Prepared, export_onnx, make_exported, open_onnx, prepare
 from mmdense.inference.export_detector import (
     compare_detections,
@@ -122,16 +126,28 @@ def test_restated_path(name, scenes):
     assert check_same(module, module, scenes[::5]) > 20
 
 
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Prepared, Path]]:
+    """By name: a small detector that takes pictures, and its file."""
+
+    @functools.cache
+    def export(name: str) -> tuple[Prepared, Path]:
+        _, model = build_small(name)
+        module = make_exported(model, 'model', is_picture=True)
+        path = tmp_path_factory.mktemp('exported') / 'detector.onnx'
+        export_onnx(module, 3, path, {'classes': '[]'})
+        return module, path
+
+    return export
+
+
 @pytest.mark.parametrize(
     'name', [MASKED[0], *(pytest.param(n, marks=pytest.mark.slow) for n in list(DETECTORS)[1:])]
 )
 @torch.no_grad()
-def test_file(name, scenes, tmp_path):
+def test_file(name, scenes, exported):
     """Pictures go in as they are, in sizes that the file was not traced with, down to one cell."""
-    _, model = build_small(name)
-    module = make_exported(model, 'model', is_picture=True)
-    path = tmp_path / 'detector.onnx'
-    export_onnx(module, 3, path, {'classes': '[]'})
+    module, path = exported(name)
     run = open_onnx(path)
     assert check_same(module, run, scenes) > 5 * len(scenes)
     check_same(module, run, [scenes[0][:20, :30], torch.zeros(64, 64, 3, dtype=torch.uint8)])
@@ -145,6 +161,49 @@ def test_file(name, scenes, tmp_path):
     model = onnx.load(path)
     assert {node.domain for node in model.graph.node} == {''} and not model.functions
     onnx.checker.check_model(model)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_average_precision(exported, place):
+    """Of file and model, on digit scenes: where the model's best boxes count as the truth, no
+    other's are right by chance."""
+    module, path = exported(MASKED[0])
+    model = module.network.model
+    cfg, _ = build_small(MASKED[0])
+    annotations = []
+    for batch in build_validation(cfg)[0]:
+        (sample,) = model.val_step(batch)
+        for box, label, mask in list(
+            zip(*(sample.pred_instances[k] for k in ('bboxes', 'labels', 'masks')))
+        )[:6]:
+            rle = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            x1, y1, x2, y2 = box.tolist()
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=sample.img_id,
+                    category_id=int(label) + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=int(coco_mask.area(rle)),
+                    iscrowd=0,
+                    segmentation=dict(rle, counts=rle['counts'].decode()),
+                )
+            )
+    truth = Path(cfg.val_evaluator.ann_file)
+    content = json.loads(truth.read_text())
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate('0123456789')]
+    truth.write_text(json.dumps(dict(content, annotations=annotations, categories=categories)))
+    expected = evaluate_file(cfg, module, module)  # the re-statement in PyTorch
+    found = evaluate_file(cfg, module, open_onnx(path))
+    loader, evaluator = build_validation(cfg)
+    for batch in loader:
+        evaluator.process(model.val_step(batch), batch)
+    own = evaluator.evaluate(len(loader.dataset))
+    for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
+        assert own[name] > 0.3
+        assert found[name] == pytest.approx(own[name], abs=1e-3)
+        assert expected[name] == pytest.approx(own[name], abs=1e-3)
 
 
 def test_paste_is_that_of_mmdet():
