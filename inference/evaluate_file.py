@@ -41,6 +41,10 @@ def build_validation(cfg: Config) -> tuple[torch.utils.data.DataLoader, Evaluato
         loader = Runner.build_dataloader(settings)
         evaluator = Evaluator(cfg.val_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'img_ids'):  # COCO's: those of its file, were the data fewer
+            data = loader.dataset
+            metric.img_ids = [data.get_data_info(i)['img_id'] for i in range(len(data))]
     return loader, evaluator
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
 from mmengine.model import stack_batch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.export import Dim
@@ -118,6 +120,12 @@ class Exported(nn.Module):
         super().__init__()
         if part == 'neck' and getattr(model, 'neck', None) is None:
             raise ValueError('this model has no neck')
+        head = getattr(model, 'decode_head', None)
+        if part == 'model' and not isinstance(head, BaseDecodeHead | NoneType):
+            raise ValueError(
+                f'a {type(head).__name__} looks where its own masks are, which cannot be traced: '
+                'export its backbone'
+            )
         self.model = model
         self.part = part
 

@@ -10,6 +10,8 @@ Axes: N detections, R regions, A anchors, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import NoneType
 from typing import NamedTuple
 
 import torch
@@ -99,28 +101,36 @@ def check_detector(model: nn.Module) -> None:
             f'a {type(model).__name__} as a whole is not known here, only {names}; export its '
             'backbone or its neck'
         )
-    heads = [model.bbox_head] if isinstance(model, RetinaNet) else [model.rpn_head, model.roi_head]
-    if not isinstance(model, RetinaNet):
-        for name in ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head'):
-            part = getattr(model.roi_head, name, None)
-            parts = part if isinstance(part, nn.ModuleList) else [part]
-            heads += [part for part in parts if part is not None]
-    for head in heads:
-        if type(head) not in PARTS:
+    for part in find_parts(model):
+        if type(part) not in PARTS:
             raise ValueError(
-                f'a detector with a {type(head).__name__} is not known here as a whole'
+                f'a detector with a {type(part).__name__} is not known here as a whole'
             )
-        if type(getattr(head, 'bbox_coder', None)) not in (DeltaXYWHBBoxCoder, type(None)):
-            raise ValueError(f'boxes of {type(head.bbox_coder).__name__} are not known here')
-        if getattr(head, 'custom_cls_channels', False):
-            raise ValueError(f'scores of {type(head.loss_cls).__name__} are not known here')
-        for layer in getattr(head, 'roi_layers', ()):
+        if type(getattr(part, 'bbox_coder', None)) not in (DeltaXYWHBBoxCoder, NoneType):
+            raise ValueError(f'boxes of {type(part.bbox_coder).__name__} are not known here')
+        if getattr(part, 'custom_cls_channels', False):
+            raise ValueError(f'scores of {type(part.loss_cls).__name__} are not known here')
+        for layer in getattr(part, 'roi_layers', ()):
             if getattr(layer, 'pool_mode', None) != 'avg':
                 raise ValueError(f'regions pooled by {layer} are not known here')
     for name, cfg in get_test_cfgs(model):
         nms = cfg.get('nms') or {}
         if nms.get('type') != 'nms' or set(nms) - {'type', 'iou_threshold', 'class_agnostic'}:
             raise ValueError(f'test_cfg.{name}nms={dict(nms)} is not known here, only plain NMS')
+
+
+def find_parts(model: nn.Module) -> Iterator[nn.Module]:
+    """A detector's heads and what they consist of; a cascade has several of each."""
+    if isinstance(model, RetinaNet):
+        yield model.bbox_head
+        return
+    yield from (model.rpn_head, model.roi_head)
+    for name in ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head'):
+        part = getattr(model.roi_head, name, None)
+        if isinstance(part, nn.ModuleList):
+            yield from part
+        elif part is not None:
+            yield part
 
 
 def get_test_cfgs(model: nn.Module) -> list[tuple[str, ConfigDict]]:

@@ -33,6 +33,7 @@ MODELS = {  # config and what makes it small
         decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS)
     ),
     'mask_rcnn_paca_t_1x': dict(neck=dict(in_channels=CHANNELS)),
+    'mask2former_paca_s_160k': dict(decode_head=dict(in_channels=CHANNELS)),
 }
 
 
@@ -180,6 +181,7 @@ def test_a_file_that_differs_is_not_kept(small, run_tool, tmp_path, monkeypatch)
             ['--cfg-options', 'model.roi_head.type=DoubleHeadRoIHead'],
             'cannot be built',
         ),
+        ('mask2former_paca_s_160k', 'model.onnx', [], 'export its backbone'),
         ('paca_t_in1k', 'model.pt2', ['--uint8'], 'go into .onnx files'),
         ('upernet_paca_t_160k', 'model.onnx', ['--part', 'neck'], 'this model has no neck'),
     ],
