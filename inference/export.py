@@ -1,6 +1,7 @@
 """A trained model as one file that runs without this package: ONNX, or a program of torch.export.
 
-Batch, height and width stay free. What comes out is compared with the model at several sizes.
+Height and width stay free, and the batch of what is no whole detector. What comes out is compared
+with the model at several sizes.
 """
 
 from __future__ import annotations
@@ -10,19 +11,37 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
+from mmengine.model import stack_batch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
 from torch.export import Dim
 
+from .export_detector import (
+    Difference,
+    ExportedDetector,
+    compare_detections,
+    find_mask_threshold,
+    predict,
+    translate_suppress,
+)
+
 EXAMPLE = (2, 160, 224)  # batch, height, width: no side of any map is 1, no two are equal
 CHECKED = ((1, 128, 128), (3, 97, 135), (2, 224, 320))
 INPUT = 'image'
+TOLERANCE = 1e-4  # of the largest value of an output
+BOX_TOLERANCE = 1e-3  # pixels
+SCORE_TOLERANCE = 1e-4
+MASK_TOLERANCE = 1e-3  # of the pixels: those where a probability is at the threshold
 
 
 class AdaptivePool(nn.Module):
@@ -101,10 +120,11 @@ class Exported(nn.Module):
         super().__init__()
         if part == 'neck' and getattr(model, 'neck', None) is None:
             raise ValueError('this model has no neck')
-        if part == 'model' and not (hasattr(model, 'decode_head') or hasattr(model, 'head')):
+        head = getattr(model, 'decode_head', None)
+        if part == 'model' and not isinstance(head, BaseDecodeHead | NoneType):
             raise ValueError(
-                'a detector picks regions by what is in the image, which cannot be traced: export '
-                'its backbone or its neck'
+                f'a {type(head).__name__} looks where its own masks are, which cannot be traced: '
+                'export its backbone'
             )
         self.model = model
         self.part = part
@@ -122,6 +142,88 @@ class Exported(nn.Module):
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=align_corners)
 
 
+class Preparation(nn.Module):
+    """What a file does with its input before the network: the model's ``data_preprocessor``.
+
+    Args:
+        model: Whose preprocessor it is.
+        is_picture: The input is a picture, uint8 (H, W, 3) in RGB, which is normalized; else it is
+            an image, normalized already, float (1, in_channels, H, W).
+        is_padded: The image is padded to what the model divides by, at the bottom and on the right.
+
+    Raises:
+        ValueError: When the model takes no pictures of three channels.
+    """
+
+    def __init__(self, model: nn.Module, is_picture: bool, is_padded: bool) -> None:
+        super().__init__()
+        prepare = model.data_preprocessor
+        if is_picture and getattr(prepare, 'mean', torch.ones(0)).numel() != 3:
+            raise ValueError('its data_preprocessor normalizes no picture of three channels')
+        self.prepare = prepare
+        self.is_picture = is_picture
+        self.is_padded = is_padded
+        self.divisor = getattr(prepare, 'pad_size_divisor', 1) if is_padded else 1
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The network's input: the image, and where it is padded its own (height, width)."""
+        if self.is_picture:
+            if not wants_rgb(self.prepare):
+                image = image.flip(2)
+            image = image.permute(2, 0, 1).float()
+            image = ((image - self.prepare.mean) / self.prepare.std)[None]
+        if not self.is_padded:
+            return (image,)
+        height, width = image.shape[2:]
+        size = torch.stack([torch.scalar_tensor(n, dtype=torch.int64) for n in (height, width)])
+        pads = (0, -width % self.divisor, 0, -height % self.divisor)
+        return F.pad(image, pads, value=float(self.prepare.pad_value)), size
+
+
+class Prepared(nn.Module):
+    """A network behind its preparation.
+
+    Args:
+        preparation: Turns the input of a file into that of the network.
+        network: What is exported.
+    """
+
+    def __init__(self, preparation: Preparation, network: Exported | ExportedDetector) -> None:
+        super().__init__()
+        self.preparation = preparation
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the network makes of it."""
+        return self.network(*self.preparation(image))
+
+
+def make_exported(model: nn.Module, part: str, is_picture: bool = False) -> Exported | Prepared:
+    """What is exported of a model, in eval mode.
+
+    Args:
+        model: A classifier, detector or segmentor of :func:`mmdense.engine.building.load_model`.
+        part: As for :class:`Exported`, and 'model' of a detector: what it finds.
+        is_picture: As for :class:`Preparation`.
+
+    Raises:
+        ValueError: When that cannot be exported.
+    """
+    is_detector = isinstance(model, BaseDetector)
+    if part == 'model' and is_detector:
+        return Prepared(Preparation(model, is_picture, True), ExportedDetector(model)).eval()
+    exported = Exported(model, part)
+    if is_picture:
+        return Prepared(Preparation(model, True, False), exported).eval()
+    return exported.eval()
+
+
+def wants_rgb(preprocessor: nn.Module) -> bool:
+    """Whether a model's images are RGB; pictures are read as BGR."""
+    to_rgb = getattr(preprocessor, 'to_rgb', False)  # MMPretrain's
+    return bool(to_rgb or getattr(preprocessor, '_channel_conversion', False))
+
+
 Outputs = list[np.ndarray]
 
 
@@ -131,7 +233,22 @@ def make_image(in_channels: int, batch: int, height: int, width: int) -> Tensor:
     return torch.randn(batch, in_channels, height, width, generator=generator)
 
 
-def export_onnx(module: Exported, in_channels: int, path: Path, meta: dict) -> None:
+def make_picture(height: int, width: int) -> Tensor:
+    """A picture uint8 (H, W, 3) of noise, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
+
+
+def make_input(module: Exported | Prepared, in_channels: int, size: tuple[int, int, int]) -> Tensor:
+    """Noise of a size (batch, height, width) as a file takes it; prepared inputs are single."""
+    if not isinstance(module, Prepared):
+        return make_image(in_channels, *size)
+    if module.preparation.is_picture:
+        return make_picture(*size[1:])
+    return make_image(in_channels, 1, *size[1:])
+
+
+def export_onnx(module: Exported | Prepared, in_channels: int, path: Path, meta: dict) -> None:
     """Write an ONNX file with named, free axes.
 
     Args:
@@ -140,28 +257,90 @@ def export_onnx(module: Exported, in_channels: int, path: Path, meta: dict) -> N
         path: The file.
         meta: Text by name, kept in the file's metadata.
     """
-    image = make_image(in_channels, *EXAMPLE)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         for name in ('onnxscript', 'onnx_ir', 'torch.onnx'):
             logging.getLogger(name).setLevel(logging.ERROR)
-        outputs = module(image)
-        names = [f'map{i}' for i in range(len(outputs))]
-        program = torch.onnx.export(
-            free_sizes(module),
-            (image,),
-            input_names=[INPUT],
-            output_names=['logits'] if module.part == 'model' else names,
-            dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
-            dynamo=True,
-            verbose=False,
-        )
-    program.model.metadata_props.update(meta)
-    program.save(path)
+        if not isinstance(module, Prepared):
+            inputs = (make_image(in_channels, *EXAMPLE),)
+            program = trace(module, inputs, ({0: 'batch', 2: 'height', 3: 'width'},))
+            program.model.metadata_props.update(meta)
+            program.save(path)
+            return
+        export_prepared(module, in_channels, path, meta)
+
+
+def export_prepared(module: Prepared, in_channels: int, path: Path, meta: dict) -> None:
+    """:func:`export_onnx` of two graphs, traced one by one and joined.
+
+    As one, the tracer would carry what sizes a padded image may have through every layer.
+    """
+    import onnx  # only exporting needs it
+
+    preparation, network = module.preparation, module.network
+    image = make_input(module, in_channels, EXAMPLE)
+    axes = (0, 1) if preparation.is_picture else (2, 3)
+    first = trace(preparation, (image,), (dict(zip(axes, ('height', 'width'))),)).model_proto
+    inputs = preparation(image)
+    free = {2: 'height', 3: 'width'}
+    if preparation.divisor > 1:
+        free = {
+            axis: preparation.divisor * Dim(name, min=inputs[0].shape[axis] // preparation.divisor)
+            for axis, name in free.items()
+        }
+    program = trace(network, inputs, (free, *(None for _ in inputs[1:])))
+    second = program.model_proto
+    first = onnx.compose.add_prefix(first, 'prepare_', rename_inputs=False)
+    links = [(out.name, into.name) for out, into in zip(first.graph.output, second.graph.input)]
+    model = onnx.compose.merge_models(first, second, links)
+    opsets = {opset.domain: opset.version for opset in model.opset_import}  # of both, each once
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*opset) for opset in opsets.items())
+    if isinstance(network, ExportedDetector):
+        for output in model.graph.output:
+            output.type.tensor_type.shape.dim[0].dim_param = 'detections'
+    onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, **meta})
+    onnx.save(model, path)
+
+
+def trace(
+    module: nn.Module, inputs: tuple[Tensor, ...], free: tuple[dict | None, ...]
+) -> torch.onnx.ONNXProgram:
+    """A module as an ONNX program.
+
+    Args:
+        module: One of this file's, or a detector.
+        inputs: An example.
+        free: By input, the axes that have no fixed size, and their names.
+    """
+    outputs = module(*inputs)
+    if isinstance(module, ExportedDetector):
+        names, input_names = module.output_names, [INPUT, 'size']
+    elif isinstance(module, Preparation):
+        names, input_names = ['prepared', 'size'][: len(outputs)], [INPUT]
+    else:
+        names = ['logits'] if module.part == 'model' else [f'map{i}' for i in range(len(outputs))]
+        input_names = [INPUT]
+    return torch.onnx.export(
+        free_sizes(module),
+        inputs,
+        input_names=input_names,
+        output_names=names,
+        dynamic_shapes=free,
+        dynamo=True,
+        verbose=False,
+        custom_translation_table={torch.ops.mmdense.suppress.default: translate_suppress},
+    )
 
 
 def export_program(module: Exported, in_channels: int, path: Path, meta: dict) -> None:
-    """Write a program of torch.export (``.pt2``), arguments as :func:`export_onnx`."""
+    """Write a program of torch.export (``.pt2``), arguments as :func:`export_onnx`.
+
+    Raises:
+        ValueError: When the input is to be prepared: a program has no NMS without this package.
+    """
+    if isinstance(module, Prepared):
+        raise ValueError('whole detectors and pictures of uint8 go into .onnx files')
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
         program = torch.export.export(
@@ -208,31 +387,92 @@ def find_error(module: Exported, run: Callable[[Tensor], Outputs], image: Tensor
     )
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Of a file with its model, on one input.
+
+    Args:
+        shape: Of the input.
+        text: What was found.
+        agrees: Whether the file is the model.
+    """
+
+    shape: tuple[int, ...]
+    text: str
+    agrees: bool
+
+
+@torch.no_grad()
+def compare(
+    module: Exported | Prepared, run: Callable[[Tensor], Outputs], image: Tensor
+) -> Comparison:
+    """What a file makes of an input beside what the model does: a detector, its own test path."""
+    shape = tuple(image.shape)
+    if not isinstance(module, Prepared):
+        error = find_error(module, run, image)
+    else:
+        prepared, size = prepare(module, image)
+        if isinstance(module.network, ExportedDetector):
+            model = module.network.model
+            found = [torch.from_numpy(output) for output in run(image)]
+            expected = predict(model, prepared, size)
+            difference = compare_detections(found, expected, find_mask_threshold(model))
+            return Comparison(shape, *judge(difference, len(expected)))
+        error = find_error(module.network, lambda _: run(image), prepared)
+    return Comparison(shape, f'largest relative error {error:.1e}', error <= TOLERANCE)
+
+
+def prepare(module: Prepared, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """A file's input as its model's own preprocessor hands it on, and its (height, width)."""
+    prepare = module.preparation.prepare
+    if module.preparation.is_picture:  # to the model it is BGR
+        data = dict(inputs=[image.flip(2).permute(2, 0, 1)], data_samples=None)
+        return prepare(data)['inputs'], tuple(image.shape[:2])
+    images = stack_batch([image[0]], prepare.pad_size_divisor, prepare.pad_value)
+    return images, tuple(image.shape[2:])
+
+
+def judge(difference: Difference, number: int) -> tuple[str, bool]:
+    """A difference in words, and whether it is one of roundings alone."""
+    text = f'{number} detections, boxes within {difference.boxes:.1e} pixels'
+    text += f', scores within {difference.scores:.1e}'
+    if difference.missing:
+        text += f', {difference.missing} without partner'
+    agrees = (
+        difference.missing == 0
+        and difference.boxes <= BOX_TOLERANCE
+        and difference.scores <= SCORE_TOLERANCE
+        and difference.masks <= MASK_TOLERANCE
+    )
+    return text, agrees
+
+
 def write_and_compare(
-    module: Exported, in_channels: int, path: Path, meta: dict
-) -> dict[tuple[int, int, int], float]:
-    """Write the file that its suffix asks for, and run it: its error by (batch, height, width).
+    module: Exported | Prepared, in_channels: int, path: Path, meta: dict
+) -> list[Comparison]:
+    """Write the file that its suffix asks for, and run it at several sizes.
 
     Arguments as :func:`export_onnx`.
     """
     write, read = FORMATS[path.suffix]
     write(module, in_channels, path, meta)
     run = read(path)
-    return {size: find_error(module, run, make_image(in_channels, *size)) for size in CHECKED}
+    return [compare(module, run, make_input(module, in_channels, size)) for size in CHECKED]
 
 
-def get_meta(cfg: Config, model: nn.Module) -> dict[str, str]:
-    """What a user of the file must know: how to normalize an image, and the classes' names."""
+def get_meta(cfg: Config, model: nn.Module, module: Exported | Prepared) -> dict[str, str]:
+    """What a user of the file must know: its input, the classes' names, how masks become pixels."""
     prepare = model.data_preprocessor
+    is_picture = isinstance(module, Prepared) and module.preparation.is_picture
     meta = dict(
         config=cfg.filename, torch=torch.__version__, classes=list(model.dataset_meta['classes'])
     )
     for name in ('mean', 'std'):
-        if hasattr(prepare, name):
+        if hasattr(prepare, name) and not is_picture:
             meta[name] = getattr(prepare, name).flatten().tolist()
-    settings = {**cfg.get('data_preprocessor', {}), **(cfg.model.get('data_preprocessor') or {})}
-    rgb = settings.get('bgr_to_rgb', settings.get('to_rgb', False))
-    meta['channels'] = 'RGB' if rgb else 'BGR'
+    meta['channels'] = 'RGB' if is_picture or wants_rgb(prepare) else 'BGR'
+    if isinstance(module, Prepared) and 'masks' in getattr(module.network, 'output_names', ()):
+        meta['mask_threshold'] = find_mask_threshold(model)
     return {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in meta.items()
     }

@@ -92,7 +92,7 @@ def test_pages_of_tools(tool):
     code += (ROOT / 'engine/config.py').read_text()
     assert f'docs/tools/{tool}.md' in (ROOT / 'README.md').read_text()
     assert f'\npython tools/{tool}.py' in page
-    for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', page)):
+    for option in set(re.findall(r'(?<![\w-])--[a-z][a-z0-9-]+', page)):
         assert f"'{option}'" in code, option
 
 

@@ -2,11 +2,12 @@
 
 python tools/export.py configs/paca/paca_s_in1k.py CHECKPOINT paca_s.onnx
 python tools/export.py configs/paca/upernet_paca_s_160k.py CHECKPOINT upernet.onnx
-python tools/export.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT maps.onnx    # backbone + FPN
+python tools/export.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT mask_rcnn.onnx --uint8
+python tools/export.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT maps.onnx --part neck
 python tools/export.py configs/fcvit/fcvit_b12_in1k.py CHECKPOINT fcvit.pt2 --part backbone
 
-Batch, height and width are free. The file is run at three sizes and kept only if it agrees with
-the model.
+Height and width are free, and the batch but of a whole detector or with --uint8. The file is run at
+three sizes and kept only if it agrees with the model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
@@ -23,9 +25,16 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError
 from mmdense.files import replacing
-from mmdense.inference.export import FORMATS, Exported, get_meta, write_and_compare
-
-TOLERANCE = 1e-4  # of the largest value of an output
+from mmdense.inference.evaluate_file import evaluate_file
+from mmdense.inference.export import (
+    FORMATS,
+    Prepared,
+    get_meta,
+    make_exported,
+    open_onnx,
+    write_and_compare,
+)
+from mmdense.inference.quantize import compare_metrics, pick_pictures, quantize, time_files
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,8 +45,27 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--part',
         choices=('backbone', 'neck', 'model'),
-        help='backbone: its maps; neck: the maps after the neck; model: logits. By default the '
-        "model, and of a detector the neck: its whole can't be exported",
+        default='model',
+        help='backbone: its maps; neck: the maps after the neck; model (default): logits, or what '
+        'a detector finds',
+    )
+    parser.add_argument(
+        '--uint8',
+        action='store_true',
+        help='the file takes a picture, uint8 (height, width, 3) in RGB, and normalizes it',
+    )
+    parser.add_argument(
+        '--int8',
+        action='store_true',
+        help='layers in 8 bits for CPUs, with --uint8; kept only if validation loses no more than '
+        'a point',
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=int,
+        default=64,
+        metavar='N',
+        help='training pictures that --int8 takes its scales from (default: %(default)s)',
     )
     add_cfg_options(parser)
     return parser
@@ -52,13 +80,16 @@ def main() -> None:
     out = Path(args.out)
     if out.suffix not in FORMATS:
         raise UserError(f"'{out}': name a file that ends with {' or '.join(FORMATS)}")
+    if args.int8 and not (args.uint8 and args.part == 'model' and out.suffix == '.onnx'):
+        raise UserError('--int8 needs --uint8, the whole model, and a file that ends with .onnx')
+    if args.calibrate < 1:
+        raise UserError(f'--calibrate {args.calibrate}: at least one picture is needed')
     model = load_model(cfg, args.checkpoint)
-    part = args.part or ('neck' if task == 'detector' else 'model')
     channels = cfg.model.backbone.get('in_channels', 3)
     with replacing(out) as path:
         try:
-            module = Exported(model, part).eval()
-            errors = write_and_compare(module, channels, path, get_meta(cfg, model))
+            module = make_exported(model, args.part, args.uint8)
+            comparisons = write_and_compare(module, channels, path, get_meta(cfg, model, module))
         except ImportError as error:
             raise UserError(f"{error}: pip install 'mmdense[export]'") from error
         except Exception as error:  # onnxruntime's have no class of their own
@@ -67,15 +98,43 @@ def main() -> None:
                 cause = cause.__cause__
             reason = str(cause).splitlines()[0]
             raise UserError(f'this {task} cannot be exported: {reason}') from error
-        for (batch, height, width), error in errors.items():
-            shape = f'{batch} x {channels} x {height} x {width}'
-            print(f'{shape}: largest relative error {error:.1e}')
-            if not error <= TOLERANCE:
-                raise UserError(
-                    f'the file differs from the model by more than {TOLERANCE}; not kept'
-                )
+        for comparison in comparisons:
+            print(f'{" x ".join(map(str, comparison.shape))}: {comparison.text}')
+            if not comparison.agrees:
+                raise UserError('the file differs from the model; not kept')
+        if args.int8:
+            use_int8(cfg, module, path, args.calibrate)
     name = type(model.backbone).__name__
-    print(f"{part} of this {name} {task}: '{out}' ({out.stat().st_size / 1e6:.1f} MB)")
+    print(f"{args.part} of this {name} {task}: '{out}' ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def use_int8(cfg: Config, module: Prepared, path: Path, number: int) -> None:
+    """Put a file in 8 bits in the place of one in float32, and print what is lost and gained.
+
+    Args:
+        cfg: With training and validation data.
+        module: What the file was written from.
+        path: The file.
+        number: Of pictures to calibrate with.
+
+    Raises:
+        UserError: When validation loses more than a point.
+    """
+    pictures = pick_pictures(cfg, number)
+    float_run = open_onnx(path)
+    before = evaluate_file(cfg, module, float_run)
+    quantize(path, path, pictures)
+    run = open_onnx(path)
+    comparisons = compare_metrics(before, evaluate_file(cfg, module, run))
+    for text, _ in comparisons:
+        print(text)
+    float_seconds, seconds = time_files([float_run, run], pictures[:20])
+    print(
+        f'{float_seconds * 1e3:.1f} ms a picture in float32, {seconds * 1e3:.1f} ms in int8: '
+        f'{float_seconds / seconds:.2f} times as fast on this CPU'
+    )
+    if not all(is_good for _, is_good in comparisons):
+        raise UserError('in int8 validation loses more than a point; not kept')
 
 
 if __name__ == '__main__':

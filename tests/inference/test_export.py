@@ -33,6 +33,7 @@ MODELS = {  # config and what makes it small
         decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS)
     ),
     'mask_rcnn_paca_t_1x': dict(neck=dict(in_channels=CHANNELS)),
+    'mask2former_paca_s_160k': dict(decode_head=dict(in_channels=CHANNELS)),
 }
 
 
@@ -84,7 +85,7 @@ def small(tmp_path):
 def test_tool(name, part, outputs, small, run_tool, tmp_path):
     """Classifier, segmentors with free sizes, and a detector's backbone and FPN."""
     out = tmp_path / 'model.onnx'
-    code, printed, err = run_tool('export.py', *small(name), out)
+    code, printed, err = run_tool('export.py', *small(name), out, '--part', part)
     assert code == 0, err
     lines = printed.splitlines()
     assert sum('largest relative error' in line for line in lines) == 3
@@ -101,6 +102,26 @@ def test_tool(name, part, outputs, small, run_tool, tmp_path):
     meta = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(meta['mean']) == pytest.approx([123.675, 116.28, 103.53])
     assert meta['channels'] == 'RGB' and len(json.loads(meta['classes'])) > 1
+
+
+@pytest.mark.parametrize('name', ['paca_t_in1k', 'upernet_paca_t_160k'])
+def test_pictures(name, small, run_tool, tmp_path):
+    """With --uint8 a file takes a picture as Pillow reads it, and agrees with the model on it."""
+    out = tmp_path / 'model.onnx'
+    code, printed, err = run_tool('export.py', *small(name), out, '--uint8')
+    assert code == 0, err
+    lines = printed.splitlines()
+    assert [line.partition(':')[0] for line in lines[:3]] == [
+        '128 x 128 x 3',
+        '97 x 135 x 3',
+        '224 x 320 x 3',
+    ]
+    assert all('largest relative error' in line for line in lines[:3])
+    graph = onnx.load(out)
+    (image,) = graph.graph.input
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    meta = {entry.key: entry.value for entry in graph.metadata_props}
+    assert meta['channels'] == 'RGB' and 'mean' not in meta
 
 
 def test_segmentor_is_the_whole_prediction(small, tmp_path):
@@ -147,12 +168,21 @@ def test_a_file_that_differs_is_not_kept(small, run_tool, tmp_path, monkeypatch)
     'name, out, more, message',
     [
         ('paca_t_in1k', 'model.pb', [], '.onnx or .pt2'),
+        ('mask_rcnn_paca_t_1x', 'model.pt2', [], 'go into .onnx files'),
         (
             'mask_rcnn_paca_t_1x',
             'model.onnx',
-            ['--part', 'model'],
-            'export its backbone or its neck',
+            ['--cfg-options', 'model.test_cfg.rcnn.nms.type=soft_nms'],
+            'test_cfg.rcnn.nms',
         ),
+        (
+            'mask_rcnn_paca_t_1x',
+            'model.onnx',
+            ['--cfg-options', 'model.roi_head.type=DoubleHeadRoIHead'],
+            'cannot be built',
+        ),
+        ('mask2former_paca_s_160k', 'model.onnx', [], 'export its backbone'),
+        ('paca_t_in1k', 'model.pt2', ['--uint8'], 'go into .onnx files'),
         ('upernet_paca_t_160k', 'model.onnx', ['--part', 'neck'], 'this model has no neck'),
     ],
 )

@@ -1,0 +1,118 @@
+"""An exported file in whole numbers of 8 bits, and what that costs and gains."""
+
+from __future__ import annotations
+
+import io
+import logging
+import timeit
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from mmengine.config import Config
+from torch import Tensor
+
+from ..engine.data import build_dataset
+from ..errors import UserError
+from .evaluate_file import to_picture
+from .export import INPUT, Outputs
+
+# What may be lost, one point, of each metric that validation gives.
+ALLOWED = {'coco/bbox_mAP': 0.01, 'coco/segm_mAP': 0.01, 'mIoU': 1.0, 'accuracy/top1': 1.0}
+LAYERS = ['Conv', 'Gemm', 'MatMul']  # in 8 bits; what lies between stays in float32
+
+
+def pick_pictures(cfg: Config, number: int) -> list[Tensor]:
+    """Pictures of the training pipeline, evenly through its data set: uint8 (H, W, 3) RGB.
+
+    Raises:
+        UserError: When the config has no training data.
+    """
+    with redirect_stdout(io.StringIO()):  # what pycocotools says of its index
+        dataset = build_dataset(cfg, 'train')
+    steps = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int)
+    return [to_picture(dataset[int(i)]['inputs']) for i in steps]
+
+
+class Reader:
+    """Pictures as onnxruntime's calibration asks for them.
+
+    Args:
+        pictures: uint8 (H, W, 3) RGB.
+    """
+
+    def __init__(self, pictures: Sequence[Tensor]) -> None:
+        self.left = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next input of the file, or None after the last."""
+        picture = next(self.left, None)
+        return None if picture is None else {INPUT: picture.numpy()}
+
+
+def quantize(path: Path, out: Path, pictures: Sequence[Tensor]) -> None:
+    """Write a file's convolutions and products with weights in 8 bits.
+
+    Weights have a scale for each output channel; activations one for each tensor, from the smallest
+    to the largest value that the pictures give.
+
+    Args:
+        path: An ONNX file that takes pictures.
+        out: The file to write.
+        pictures: uint8 (H, W, 3) RGB.
+    """
+    # only exporting needs them
+    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
+
+    logging.getLogger().setLevel(logging.ERROR)
+    with TemporaryDirectory(dir=out.parent) as folder:
+        prepared = Path(folder) / 'prepared.onnx'
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            out,
+            Reader(pictures),
+            op_types_to_quantize=LAYERS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=dict(MatMulConstBOnly=True),
+        )
+
+
+def time_files(
+    runs: Sequence[Callable[[Tensor], Outputs]], pictures: Sequence[Tensor]
+) -> list[float]:
+    """Median seconds for a picture of each file, which take turns."""
+    seconds = [[] for _ in runs]
+    for picture in [pictures[0], *pictures]:
+        for run, taken in zip(runs, seconds):
+            taken.append(timeit.timeit(lambda run=run, x=picture: run(x), number=1))
+    return [median(taken[1:]) for taken in seconds]  # the first one allocates
+
+
+def compare_metrics(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, bool]]:
+    """By metric: both values in a line, and whether not more than a point is lost.
+
+    Args:
+        before: Of the file in float32.
+        after: Of the file in 8 bits.
+
+    Raises:
+        UserError: When none of :data:`ALLOWED` is among them.
+    """
+    names = [name for name in ALLOWED if name in before]
+    if not names:
+        raise UserError(
+            f'val_evaluator gives none of {", ".join(ALLOWED)}, by which int8 is judged'
+        )
+    return [
+        (
+            f'{name}: {before[name]:.3f} in float32, {after[name]:.3f} in int8',
+            before[name] - after[name] <= ALLOWED[name] + 1e-9,
+        )
+        for name in names
+    ]
