@@ -4,7 +4,7 @@ PYTHON ?=
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test test-newest test-pythons lint mutants stress fuzz bench clean
+.PHONY: env data demo demo-scratch zoo test test-hosts test-newest test-pythons lint mutants stress fuzz bench clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -28,6 +28,10 @@ test: lint
 # Under Python 3.10 to 3.13; an environment of 7 GB each. One alone: make test-pythons PYTHONS=3.12
 test-pythons:
 	@bash tests/pythons.sh build/pythons $(PYTHONS)
+
+# The backbones in timm, torchvision, Transformers, Segmentation Models PyTorch.
+test-hosts: env
+	@bash tests/hosts.sh build/hosts $(BIN)/python
 
 # Beside the newest torch, timm, transformers and numpy that pip finds.
 test-newest:

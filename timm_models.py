@@ -10,8 +10,12 @@ classifier has the names of mmpretrain's, so a checkpoint fits both.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import accumulate
 
+import torch
 from mmengine.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
@@ -21,9 +25,10 @@ from timm.models import (
     generate_default_cfgs,
     register_model,
 )
-from timm.models._features import FeatureInfo
+from timm.models._features import FeatureInfo, feature_take_indices
 from torch import Tensor, nn
 
+from .backbones.layers import to_tokens
 from .errors import UserError
 from .families import FAMILIES
 from .families.family import Family, Variant
@@ -43,13 +48,13 @@ default_cfgs = generate_default_cfgs(
         name: dict(
             num_classes=1000,
             input_size=(3, 224, 224),
-            pool_size=None,
+            pool_size=family.pool_size,
             crop_pct=variant.crop_pct,
             interpolation='bicubic',
             mean=IMAGENET_DEFAULT_MEAN,
             std=IMAGENET_DEFAULT_STD,
             classifier='head.fc',
-            first_conv=family.first_conv and f'backbone.{family.first_conv}',
+            first_conv=(f'backbone.{family.first_conv}',) if family.first_conv else (),
         )
         for name, (family, variant) in VARIANTS.items()
     }
@@ -91,18 +96,94 @@ class TimmClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.is_pooled = VARIANTS[config][0].pool_size == (1, 1)  # before the norm, as in MSF
         self.backbone = MODELS.build(get_backbone(config, in_chans, drop_path_rate, options))
         self.backbone.init_weights()
-        self.feature_info = self.backbone.feature_info
+        self.feature_info = [
+            dict(info, module=f'backbone.{info["module"]}') for info in self.backbone.feature_info
+        ]
         self.num_features = self.head_hidden_size = self.feature_info[-1]['num_chs']
         self.head = ClassifierHead(
             self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate
         )
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Image (B, C, H, W) -> the last map; MSF pools before its norm, so (B, D, 1, 1)."""
-        x = self.backbone(x)[-1]
+    def finish(self, i: int, feature: Tensor) -> Tensor:
+        """Map i as the head takes it, normalized; where that follows the pooling, (B, D, 1, 1)."""
+        x = self.backbone.finish(i, feature)
         return x if x.dim() == 4 else x[:, :, None, None]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Image (B, C, H, W) -> the last map, normalized."""
+        (last,) = self.backbone.out_indices
+        return self.finish(last, self.backbone.forward_maps(x, [last])[last])
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of several stages (of MSF, layers), finest first.
+
+        Args:
+            x: Image (B, C, H, W).
+            indices: Which of ``feature_info``; a number for so many of the last, ``None`` for all.
+            norm: Apply the norm of the last map to it, if it has one; MSF's is of what is pooled.
+            stop_early: Compute nothing behind the last map that is wanted.
+            output_fmt: 'NCHW' for maps (B, D, h, w), 'NLC' for tokens (B, h*w, D).
+            intermediates_only: Leave out what ``forward_features`` returns.
+
+        Returns:
+            The maps, or the features and the maps.
+
+        Raises:
+            ValueError: For another format.
+        """
+        if output_fmt not in ('NCHW', 'NLC'):
+            raise ValueError(f"output_fmt '{output_fmt}' is neither NCHW nor NLC")
+        (end,) = self.backbone.out_indices
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        is_whole = not stop_early or last == end
+        if not is_whole:
+            end = last
+        maps = self.backbone.forward_maps(x, {end, *taken})
+        outs = [maps[i] for i in sorted(set(taken))]
+        features = self.finish(end, maps[end]) if is_whole else maps[end]
+        if norm and is_whole and last == end and not self.is_pooled:
+            outs[-1] = features
+        if output_fmt == 'NLC':
+            outs = [to_tokens(out) for out in outs]
+        return outs if intermediates_only else (features, outs)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what ``forward_intermediates`` does not need for some maps.
+
+        Args:
+            indices: As there.
+            prune_norm: Drop the norm of the last map, too.
+            prune_head: Drop the classifier, too; without the last stages it goes anyway.
+
+        Returns:
+            The maps' places in ``feature_info``.
+        """
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        is_cut = last < len(self.feature_info) - 1
+        is_of_head = prune_head and self.is_pooled
+        self.backbone.truncate(last, keep_norms=not prune_norm and not is_of_head)
+        if is_cut:
+            self.num_features = self.head.in_features = self.feature_info[last]['num_chs']
+        if prune_head or is_cut:
+            self.reset_classifier(0, '')
+        return taken
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map -> logits (B, num_classes), or what the classifier sees."""
@@ -112,16 +193,37 @@ class TimmClassifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
+        """The last linear layer, or the identity where there are no classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a fresh one; 0 classes for none."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
+        self.head.to(next(self.backbone.parameters()))
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass to save memory."""
         self.backbone.with_cp = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """None: the recipes spare vectors alone, which timm leaves out by itself."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """What says which group a parameter lies in, for layer-wise learning rates and freezing.
+
+        Args:
+            coarse: The stages (of MSF, layers), and not the blocks; 0 makes the tokens.
+        """
+        depths = list(accumulate(self.backbone.count_blocks()))
+
+        def find(name: str) -> int:
+            layer, _ = self.backbone.get_layer_depth(name, 'backbone.')
+            return bisect_left([0, *depths], layer) if coarse else layer
+
+        return find
 
 
 class TimmFeatures(nn.Module):
@@ -142,19 +244,23 @@ class TimmFeatures(nn.Module):
             backbone['out_indices'] = out_indices
         self.backbone = MODELS.build(backbone)
         self.backbone.init_weights()
+        self.in_chans = in_chans
         self.feature_info = FeatureInfo(self.backbone.feature_info, self.backbone.out_indices)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Image (B, C, H, W) -> one map per out index."""
         return list(self.backbone(x))
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass to save memory."""
+        self.backbone.with_cp = enable
+
 
 def create(
     name: str,
     pretrained: bool = False,
-    features_only: bool = False,
-    pretrained_cfg: dict | None = None,
-    pretrained_cfg_overlay: dict | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **kwargs: object,
 ) -> nn.Module:
     """What timm calls for a registered name.
@@ -162,6 +268,20 @@ def create(
     Raises:
         UserError: For ``pretrained=True`` when the authors' file cannot be had, or does not fit.
     """
+    with nullcontext() if device is None else torch.device(device):
+        model = build(name, pretrained, **kwargs)
+    return model.to(dtype=dtype)
+
+
+def build(
+    name: str,
+    pretrained: bool,
+    features_only: bool = False,
+    pretrained_cfg: dict | None = None,
+    pretrained_cfg_overlay: dict | None = None,
+    **kwargs: object,
+) -> TimmClassifier | TimmFeatures:
+    """The model of a registered name, with its weights if they are wanted."""
     source = {**(pretrained_cfg or {}), **(pretrained_cfg_overlay or {})}
     file = source.get('file') or f'{SCHEME}{VARIANTS[name][1].config}'
     is_timms = not source.get('file') and any(source.get(key) for key in OTHER_SOURCES)

@@ -4,5 +4,6 @@ from .fcvit import FCViT
 from .groupmixformer import GroupMixFormer
 from .msf import MSFViT
 from .paca import PaCaViT
+from .timm_model import Timm
 
-__all__ = ['FCViT', 'GroupMixFormer', 'MSFViT', 'PaCaViT']
+__all__ = ['FCViT', 'GroupMixFormer', 'MSFViT', 'PaCaViT', 'Timm']

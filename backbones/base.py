@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from mmengine.model import BaseModule, initialize
 from mmengine.registry import DefaultScope
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BATCH_NORM = dict(type='BN')  # a default; the builders copy what they are given
@@ -18,7 +19,7 @@ class BaseBackbone(BaseModule):
 
     A subclass names its variants in ``arch_zoo``, builds what makes tokens of the image
     (``first``) and a list of modules behind it (``sequence``), each a block or with ``blocks`` of
-    its own, implements ``forward``, and calls ``freeze`` when it is built.
+    its own, implements ``forward_maps``, and calls ``freeze`` when it is built.
 
     Args:
         channels: Of each map that the model can return, finest first.
@@ -74,6 +75,40 @@ class BaseBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Image (B, in_channels, H, W) -> what is returned of the map of each out index."""
+        maps = self.forward_maps(x, self.out_indices)
+        return tuple(self.finish(i, maps[i]) for i in self.out_indices)
+
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
+        """The maps (B, C, H/s, W/s), channels_last, of some modules of the sequence, of which none
+        behind the last of these runs.
+
+        Args:
+            x: Image (B, in_channels, H, W).
+            indices: Which ones, counted from 0.
+        """
+        raise NotImplementedError
+
+    def finish(self, i: int, feature: Tensor) -> Tensor:
+        """What is returned of map ``i``: itself, or what a norm of the output makes of it."""
+        return feature
+
+    def truncate(self, last: int, keep_norms: bool) -> None:
+        """Keep what makes map ``last``, which alone is returned from now on.
+
+        Args:
+            last: The map, counted from 0.
+            keep_norms: Also keep norms of the output, if it was the last map before, too.
+        """
+        sequence = self.get_submodule(self.sequence)
+        if last + 1 < len(sequence) or not keep_norms:
+            for name, _ in list(self.named_children()):
+                if re.fullmatch(r'norm\d*', name):
+                    setattr(self, name, None)
+        setattr(self, self.sequence, sequence[: last + 1])
+        self.out_indices = (last,)
 
     @classmethod
     def get_arch(cls, arch: str | dict) -> dict:
@@ -168,6 +203,10 @@ class BaseBackbone(BaseModule):
                     module.eval()
         return self
 
+    def count_blocks(self) -> list[int]:
+        """Blocks of each module of the sequence; one that has none of its own is one."""
+        return [len(getattr(m, 'blocks', (m,))) for m in self.get_submodule(self.sequence)]
+
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Where a parameter lies, for layer-wise learning rates.
 
@@ -179,7 +218,7 @@ class BaseBackbone(BaseModule):
             (layer, number of layers): 0 makes the tokens, then the blocks from 1, then the rest.
             What lies between blocks learns with the block it feeds, a stage's norm with its last.
         """
-        depths = [len(getattr(m, 'blocks', (m,))) for m in self.get_submodule(self.sequence)]
+        depths = self.count_blocks()
         num_layers = sum(depths) + 2
         name = param_name.removeprefix(prefix)
         if not param_name.startswith(prefix):

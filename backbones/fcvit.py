@@ -16,7 +16,7 @@ Axis legend: B batch, N = H*W positions, C channels, h heads, d = C/h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -333,12 +333,17 @@ class FCViT(BaseBackbone):
             self.add_module(f'norm{i}', MapNorm(dims[i]))
         self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
+        """As every backbone's."""
         x = x.contiguous(memory_format=torch.channels_last)
         maps = {}
-        for i, stage in enumerate(self.stages):
+        for i, stage in zip(range(max(indices) + 1), self.stages):
             x = stage(x, self.with_cp)
-            if i in self.out_indices:
-                maps[i] = getattr(self, f'norm{i}')(x)
-        return tuple(maps[i] for i in self.out_indices)
+            if i in indices:
+                maps[i] = x
+        return maps
+
+    def finish(self, i: int, feature: Tensor) -> Tensor:
+        """Each map that is returned has a norm of its own."""
+        norm = getattr(self, f'norm{i}', None)
+        return feature if norm is None else norm(feature)

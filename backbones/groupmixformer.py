@@ -15,7 +15,7 @@ Axis legend: B batch, N = H*W tokens, C channels, S = C/5 segment width, h heads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -296,16 +296,20 @@ class GroupMixFormer(BaseBackbone):
         self.norm = build_norm_layer(norm_cfg, dims[-1])[1] if final_norm else None
         self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
+        """As every backbone's."""
         x = chain(x.contiguous(memory_format=torch.channels_last), self.stem)
-        maps = []
-        for stage in self.stages:
+        maps = {}
+        for i, stage in zip(range(max(indices) + 1), self.stages):
             x = stage(x, self.with_cp)
-            maps.append(x)
-        if self.norm is not None:
-            maps[-1] = self.norm(x)
-        return tuple(maps[i] for i in self.out_indices)
+            if i in indices:
+                maps[i] = x
+        return maps
+
+    def finish(self, i: int, feature: Tensor) -> Tensor:
+        """The last map goes through the classifier's norm, if there is one."""
+        is_last = i == len(self.stages) - 1
+        return self.norm(feature) if is_last and self.norm is not None else feature
 
     def init_layer(self, module: nn.Module) -> None:
         """Truncated normal for linear layers; convolutions keep PyTorch's, as in the original."""

@@ -16,7 +16,7 @@ Axis legend: B batch, N tokens, D channels, h heads, d = D/h, g groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from ..registry import MODELS
 from .base import BaseBackbone
 from .feed_forward import MLP
 from .fused import chain
-from .layers import run_block, to_map
+from .layers import run_block, to_map, to_tokens
 
 TEMPERATURE = 10000
 
@@ -245,13 +245,17 @@ class MSFViT(BaseBackbone):
         self.norm = nn.LayerNorm(dim) if out_type == 'avg_featmap' else None
         self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image (B, in_channels, H, W) -> one (B, D, H/patch, W/patch) or (B, D) per out index."""
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
+        """As every backbone's."""
         x, size = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
         x = x + sincos_position(size, x.shape[2], x.device).to(x.dtype)
-        outs = {}
-        for i, layer in enumerate(self.layers):
+        maps = {}
+        for i, layer in zip(range(max(indices) + 1), self.layers):
             x = run_block(layer, self.with_cp, x)
-            if i in self.out_indices:
-                outs[i] = to_map(x, size) if self.norm is None else self.norm(x.mean(dim=1))
-        return tuple(outs[i] for i in self.out_indices)
+            if i in indices:
+                maps[i] = to_map(x, size)
+        return maps
+
+    def finish(self, i: int, feature: Tensor) -> Tensor:
+        """The map, or with ``out_type='avg_featmap'`` the normalized mean (B, D) of its tokens."""
+        return feature if self.norm is None else self.norm(to_tokens(feature).mean(dim=1))

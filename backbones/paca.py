@@ -17,7 +17,7 @@ Axis legend: B batch, N = H*W tokens, M clusters, C channels, h heads, d = C/h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -409,8 +409,8 @@ class PaCaViT(BaseBackbone):
             self.teacher = Teacher(dims, arch['teacher_depths'], clusters, norm_cfg)
         self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image (B, in_channels, H, W) -> one (B, C, H/s, W/s) per out index, channels_last."""
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
+        """As every backbone's."""
         x = x.contiguous(memory_format=torch.channels_last)
         valid = [None] * len(self.stages)
         if self.mask_padding:  # a token is valid where its top left pixel is: (B, 1, N) per stage
@@ -418,14 +418,15 @@ class PaCaViT(BaseBackbone):
             strides = [info['reduction'] for info in self.feature_info]
             valid = [content[:, ::s, ::s].flatten(1)[:, None] for s in strides]
         lessons = [(None, None)] * len(self.stages)
-        maps = []
-        for i, stage in enumerate(self.stages):
+        maps = {}
+        for i, stage in zip(range(max(indices) + 1), self.stages):
             tokens, size = stage.downsample(x)
             if i == 0 and self.teacher is not None:  # it teaches all stages from the stem's output
                 lessons = self.teacher(to_map(tokens, size), valid)
             x = stage(tokens, size, *lessons[i], valid[i], self.with_cp)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+            if i in indices:
+                maps[i] = x
+        return maps
 
     def frozen_modules(self) -> list[nn.Module]:
         teacher = [self.teacher] if self.teacher is not None and self.frozen_stages > 0 else []

@@ -21,6 +21,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from ..backbones.base import BaseBackbone
+from ..backbones.timm_model import Timm
 from ..errors import UserError
 from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
@@ -184,12 +185,14 @@ def find_consumers(model: dict, num_maps: int) -> Iterator[tuple[str, list[int],
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """The files that ``init_cfg`` names are there and fit the backbones that load strictly."""
+    """The files that backbones start from are there, and fit those that load strictly."""
     for module in model.modules():
         if isinstance(module, BaseBackbone):
             for entry in module.pretrained_cfgs:
                 state = get_state_dict(load_file(entry['checkpoint'], lazily=True))
                 select_pretrained(module, state, entry['checkpoint'], entry.get('prefix'))
+        if isinstance(module, Timm):
+            module.check_file()
 
 
 def check_work_dir(work_dir: str, flag: str = '--work-dir') -> None:

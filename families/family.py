@@ -61,6 +61,7 @@ class Family:
         count: The authors' way to count parameters and FLOPs.
         first_conv: The convolution that sees the image, which timm fits to other channels; None
             where there is none.
+        pool_size: Sides of a classifier's last map, of an image of 224 x 224.
         dense: Options of the backbone that dense use needs and classification does not.
         tiny: Small networks that reach every option, for the contract suite: options by name.
     """
@@ -75,6 +76,7 @@ class Family:
     watches: tuple[Watch, ...] = ()
     count: Callable[[Totals], Published] = count_plainly
     first_conv: str | None = None
+    pool_size: tuple[int, int] = (7, 7)
     dense: dict[str, object] = field(default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
     tiny: dict[str, dict] = field(default_factory=dict)
 

@@ -147,6 +147,7 @@ FAMILY = Family(
         Watch('features', 'mmdense.MSFViT', r'^patch_embed$|^layers\.\d+$', show_features),
     ),
     count=count,
+    pool_size=(1, 1),
     dense=dict(out_indices=(2, 5, 8, 11), out_type='featmap'),
     tiny={
         'MSFViT': TINY,

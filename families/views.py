@@ -119,6 +119,13 @@ def pyramid_features(backbone: nn.Module, calls: Calls, query: Query) -> Iterato
         yield summarize(place(name), call.out[0], stride_of(backbone, name))
 
 
+def output_features(backbone: nn.Module, calls: Calls, query: Query) -> Iterator[View]:
+    """The maps that a backbone returns, called by their places among those that it could."""
+    for call in calls.values():
+        for i, feature in zip(backbone.out_indices, call.out):
+            yield summarize(f'stage{i + 1}', feature[0], backbone.feature_info[i]['reduction'])
+
+
 def summarize(name: str, feature: Tensor, stride: int) -> View:
     """A feature map (C, H, W): three principal components as colours, its strength, some channels.
 

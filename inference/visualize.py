@@ -20,27 +20,30 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..families import FAMILIES
-from ..families.views import KINDS, Call, Calls, Query, View, Watch
+from ..families.views import KINDS, Call, Calls, Query, View, Watch, output_features
 from ..files import replacing
 from ..registry import MODELS
 
 COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
 OPACITY = 0.6  # of what lies on the picture
+WATCHES = (
+    *(watch for family in FAMILIES for watch in family.watches),
+    Watch('features', 'mmdense.Timm', r'^$', output_features),
+)
 
 
 def list_kinds() -> tuple[str, ...]:
-    """The kinds of views that some family has."""
-    kinds = dict.fromkeys(watch.kind for family in FAMILIES for watch in family.watches)
+    """The kinds of views that some backbone or head has."""
+    kinds = dict.fromkeys(watch.kind for watch in WATCHES)
     return tuple(sorted(kinds, key=lambda k: KINDS.index(k) if k in KINDS else len(KINDS)))
 
 
 def find_watches(model: nn.Module) -> list[tuple[Watch, nn.Module]]:
-    """What there is to see of a model: the families' watches, each with the part it is for."""
+    """What there is to see of a model: the watches, each with the part it is for."""
     return [
         (watch, part)
-        for family in FAMILIES
-        for watch in family.watches
+        for watch in WATCHES
         for part in model.modules()
         if isinstance(part, MODELS.get(watch.module))
     ]

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine import fileio
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, DefaultScope
 
 import mmdense
+from mmdense.engine.checks import check_channels
 from mmdense.inference.flops import measure
 from mmdense.inference.model_zoo import get_shape, metafiles, pages
 
@@ -24,8 +26,10 @@ CONFIGS = {
     f'{path.parent.name}/{path.stem}': path
     for path in sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 }
+# This project's own, and the families' recipes with backbones of timm: no family's, in no metafile.
 OURS = ('digits/', 'own/')
-PUBLISHED = [name for name in CONFIGS if not name.startswith(OURS)]  # models of others
+TIMM = [name for name in CONFIGS if name.startswith('timm/')]
+PUBLISHED = [name for name in CONFIGS if not name.startswith((*OURS, 'timm/'))]  # models of others
 
 ENTRIES = {
     entry['Config'].removeprefix('configs/').removesuffix('.py'): entry
@@ -63,7 +67,7 @@ def test_config_builds(name):
         assert params == ENTRIES[name]['Metadata']['Parameters']
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', [*PUBLISHED, *TIMM])
 def test_docstring_is_title_and_command(name):
     """No figures: those stand in the metafile."""
     title, command = filter(None, get_docstring(name).splitlines())
@@ -140,6 +144,26 @@ def get_option(backbone: dict, key: str) -> object:
     parameters = inspect.signature(MODELS.get(backbone['type'])).parameters
     default = parameters[key].default if key in parameters else None
     return backbone.get(key, default)
+
+
+@pytest.mark.parametrize('name', TIMM)
+def test_backbone_of_timm_has_weights(name):
+    """Those that timm has by that name; and neck and heads take its maps."""
+    cfg = load(name)
+    assert cfg.model.backbone.model_name in timm.list_pretrained()
+    assert cfg.model.backbone.pretrained is True and cfg.model.backbone.init_cfg is None
+    model = build(cfg)
+    check_channels(cfg, model)
+    number = len(model.backbone(torch.empty(1, 3, 64, 96, device='meta')))
+    assert number == (3 if 'retinanet' in name else 4)
+
+
+def test_methods_of_timms_configs():
+    """For each backbone one of each dense method that the families have."""
+    methods = {Path(name).name.partition('_fcvit_')[0] for name in PUBLISHED if '_fcvit_' in name}
+    for backbone in ('_convnext_t_dinov3_', '_vit_s_dinov3_'):
+        names = [Path(name).name for name in TIMM if backbone in name]
+        assert {name.partition(backbone)[0] for name in names} == methods
 
 
 # The recipes as their papers and released code have them, and what this project chose where they
@@ -307,6 +331,7 @@ FCVIT_DENSE = {
     'mask_rcnn_*_1x': dict(FCVIT_COCO, **ONE_SCALE),
     'mask_rcnn_*_3x': dict(FCVIT_COCO, **THREE_TIMES),
 }
+TIMM_DENSE = {method: row for method, row in DENSE.items() if not method.endswith('_3x')}
 
 # The digit scenes, this project's own.
 DIGITS = dict(
@@ -365,6 +390,8 @@ RECIPES = {
     'msf/msf_s_*in1k': MSF,
     **dense('msf/*', drop_path=0.0),
     'msf/paca_head_*': dict(PACA_HEAD, drop_path=0.0),
+    **dense('timm/*', TIMM_DENSE, drop_path=0.1),
+    'timm/paca_head_*': dict(PACA_HEAD, drop_path=0.1),
     'digits/paca_digits': dict(
         DIGITS,
         warm_up='1 epochs from 0.01',
@@ -576,11 +603,13 @@ BACKBONES = {  # as a user writes them
     'groupmixformer': "dict(_delete_=True, type='mmdense.GroupMixFormer', arch='miny')",
     'fcvit': "dict(_delete_=True, type='mmdense.FCViT', arch='tiny')",
     'msf': "dict(_delete_=True, type='mmdense.MSFViT', arch='small', out_indices=(2, 5, 8, 11))",
+    'timm': "dict(_delete_=True, type='mmdense.Timm', model_name='test_convnext', pretrained=True)",
 }
 NECKS = {
     'paca': 'dict(in_channels=[96, 192, 320, 384])',
     'groupmixformer': 'dict(in_channels=[40, 80, 160, 160])',
     'fcvit': 'dict(in_channels=[32, 64, 160, 320])',
+    'timm': 'dict(in_channels=[24, 32, 48, 64])',
     'msf': """[
         dict(type='mmseg.Feature2Pyramid', embed_dim=384, norm_cfg=dict(type='BN')),
         dict(type='FPN', in_channels=[384] * 4, out_channels=256, num_outs=5),

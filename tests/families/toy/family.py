@@ -1,6 +1,6 @@
 """A fifth family in one module: a pyramid of residual convolutions, and all that is said of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -68,13 +68,13 @@ class Toy(BaseBackbone):
             self.stages.append(Stage(conv, [Block(dim, next(rates)) for _ in range(depth)]))
         self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward_maps(self, x: Tensor, indices: Collection[int]) -> dict[int, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
-        maps = []
-        for stage in self.stages:
+        maps = {}
+        for i, stage in zip(range(max(indices) + 1), self.stages):
             x = stage(x, self.with_cp)
-            maps.append(x)
-        return tuple(maps[i] for i in self.out_indices)
+            maps[i] = x
+        return maps
 
 
 def published_names(state: State) -> Names:

@@ -1,0 +1,15 @@
+"""RetinaNet, ConvNeXt-T with DINOv3's weights, COCO 1x.
+bash tools/dist_train.sh configs/timm/retinanet_convnext_t_dinov3_1x.py 8"""
+
+_base_ = ['../_base_/retinanet.py', '../_base_/adamw_1x.py']
+model = dict(
+    backbone=dict(
+        type='mmdense.Timm',
+        model_name='convnext_tiny.dinov3_lvd1689m',
+        pretrained=True,
+        drop_path_rate=0.1,
+        out_indices=(1, 2, 3),
+        init_cfg=None,
+    ),
+    neck=dict(in_channels=[192, 384, 768]),
+)
