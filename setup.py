@@ -91,7 +91,7 @@ setup(
         'tensorboard>=2.15',
     ],
     extras_require={
-        'export': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'export': ['onnx>=1.18', 'onnxscript>=0.7', 'onnxruntime>=1.20'],
         'demo': ['scikit-learn>=1.4', 'scikit-image>=0.22'],
         'test': [
             'pytest>=8',

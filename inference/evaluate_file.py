@@ -82,7 +82,8 @@ def predict_with_file(
     (logits,) = found
     if logits.dim() == 2:
         return model.head._get_predictions(logits, [sample])[0]
-    logits = F.interpolate(logits, sample.ori_shape, mode='bilinear', align_corners=False)
+    align_corners = model.align_corners
+    logits = F.interpolate(logits, sample.ori_shape, mode='bilinear', align_corners=align_corners)
     sample.set_data(dict(pred_sem_seg=PixelData(data=logits[0].argmax(dim=0, keepdim=True))))
     return sample
 
