@@ -21,6 +21,7 @@ NAMES = {
         'MSFViT',
         'PaCaSegHead',
         'PaCaViT',
+        'Timm',
     ],
     'HOOKS': [
         'CheckInstancesHook',
