@@ -83,7 +83,7 @@ def check_maps(model: nn.Module, run: Callable[[], object]) -> list[Tensor]:
 
 def optimize(model: nn.Module, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """A step of a training by PyTorch's AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> Tensor:
         loss = compute()
@@ -235,7 +235,7 @@ NOT_SUPPORTED = {
 
 
 @pytest.fixture(scope='module')
-def timms(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def timms(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> ModuleType:
     """tests/test_models.py of the installed timm, which only its source distribution has."""
     folder = tmp_path_factory.mktemp('timm')
     command = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'download', '--quiet']
@@ -248,6 +248,8 @@ def timms(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     with tarfile.open(archive) as content:
         content.extractall(folder, filter='data')
     path = Path(folder, f'timm-{timm.__version__}', 'tests', 'test_models.py')
+    for mark in set(re.findall(r'@pytest\.mark\.(\w+)', path.read_text())):
+        pytestconfig.addinivalue_line('markers', f"{mark}: timm's")
     spec = importlib.util.spec_from_file_location('timms_test_models', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
