@@ -56,8 +56,10 @@ def check_training(model: nn.Module, step: Callable[[], Tensor]) -> None:
     """The loss falls, all of the backbone learns, and gives what it gives elsewhere."""
     backbone = find_backbone(model)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    torch.manual_seed(0)
-    losses = [step().item() for _ in range(4)]
+    losses = []
+    for _ in range(4):
+        torch.manual_seed(0)  # the same paths are dropped, the same points drawn
+        losses.append(step().item())
     assert losses[-1] < losses[0], losses
     after = dict(backbone.named_parameters())
     assert not [key for key, value in after.items() if torch.equal(value, before[key])]
@@ -81,9 +83,11 @@ def check_maps(model: nn.Module, run: Callable[[], object]) -> list[Tensor]:
     return list(maps)
 
 
-def optimize(model: nn.Module, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def optimize(
+    model: nn.Module, compute: Callable[[], Tensor], lr: float = 1e-4
+) -> Callable[[], Tensor]:
     """A step of a training by PyTorch's AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
 
     def step() -> Tensor:
         loss = compute()
@@ -167,7 +171,7 @@ def test_mask2former_of_transformers(images):
     masks = [torch.zeros(1, SIDE, SIDE)] * 2
     masks[0][:, :, 32:] = 1
     batch = dict(pixel_values=images, mask_labels=masks, class_labels=[torch.tensor([1])] * 2)
-    check_training(model.train(), optimize(model, lambda: model(**batch).loss))
+    check_training(model.train(), optimize(model, lambda: model(**batch).loss, lr=1e-3))
     check_maps(model, lambda: model(pixel_values=images))
 
 
@@ -235,7 +239,7 @@ NOT_SUPPORTED = {
 
 
 @pytest.fixture(scope='module')
-def timms(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def timms(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> ModuleType:
     """tests/test_models.py of the installed timm, which only its source distribution has."""
     folder = tmp_path_factory.mktemp('timm')
     command = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'download', '--quiet']
@@ -248,6 +252,8 @@ def timms(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     with tarfile.open(archive) as content:
         content.extractall(folder, filter='data')
     path = Path(folder, f'timm-{timm.__version__}', 'tests', 'test_models.py')
+    for mark in set(re.findall(r'@pytest\.mark\.(\w+)', path.read_text())):
+        pytestconfig.addinivalue_line('markers', f"{mark}: timm's")
     spec = importlib.util.spec_from_file_location('timms_test_models', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
