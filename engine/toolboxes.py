@@ -164,7 +164,10 @@ def describe_instances(sample: DetDataSample, classes: Sequence[str], score_thr:
         bboxes=found.bboxes.tolist(),
     )
     if 'masks' in found:
-        content['masks'] = [encode_mask(mask) for mask in found.masks.numpy()]
+        is_encoded = isinstance(found.masks, list)  # of a large picture
+        content['masks'] = (
+            found.masks if is_encoded else list(map(encode_mask, found.masks.numpy()))
+        )
     return content
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from mmdense.engine.config import read_config
+
 NO_PAGE = (
     '__init__',
     'demo',
@@ -14,8 +16,11 @@ NO_PAGE = (
     'mmdense_cli',
     'model_zoo',
 )  # of make's and of the scripts'
+ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1']
 SHORT = {
-    'my_detector.py': ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1'],
+    'my_detector.py': ONE_EPOCH,
+    'my_small_detector.py': [*ONE_EPOCH, 'train_cfg.val_interval=1'],
+    'my_plain_detector.py': ONE_EPOCH,
     'my_segmentor.py': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
 }
 # One line each of docs/finetune.md's last table, but those for GPUs and the compiler.
@@ -25,26 +30,43 @@ ONE_LINE = {
         'optim_wrapper.constructor=mmdense.LayerDecayOptimWrapperConstructor',
         'optim_wrapper.paramwise_cfg.layer_decay_rate=0.75',
     ],
-    'my_segmentor.py': [],
 }
+LARGE, SMALL = 'mmdense::paca/mask_rcnn_paca_t_1x.py', 'mmdense::own/mask_rcnn_paca_own.py'
 
 
-@pytest.mark.parametrize('name', SHORT)
-def test_finetuning_configs_train(name, place, run_tool):
-    """The configs of docs/finetune.md beside a few digit scenes."""
+@pytest.fixture
+def finetuning(place) -> str:
+    """docs/finetune.md, whose configs lie beside a few digit scenes."""
     text = (ROOT / 'docs' / 'finetune.md').read_text()
     for block in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
         (place / block.split('\n')[0].removeprefix('# ')).write_text(block)
+    assert LARGE in text and SMALL in text
+    detector = (place / 'my_detector.py').read_text()
+    (place / 'my_small_detector.py').write_text(detector.replace(LARGE, SMALL))
+    return text
+
+
+def test_cascade_of_own_classes(finetuning, run_tool):
+    options = ['--dry-run', '--cfg-options', 'model.backbone.init_cfg=None']
+    code, _, err = run_tool('train.py', 'my_cascade.py', *options)
+    assert code == 0, err[-3000:]
+    heads = read_config('my_cascade.py').model.roi_head.bbox_head
+    assert [head.num_classes for head in heads] == [10] * 3
+    assert [head.bbox_coder.target_stds[0] for head in heads] == [0.1, 0.05, 0.033]
+
+
+@pytest.mark.parametrize('name', SHORT)
+def test_finetuning_configs_train(name, place, finetuning, run_tool):
     (place / 'averaged.py').write_text("_base_ = ['my_segmentor.py', 'mmdense::_base_/ema.py']\n")
     config = 'averaged.py' if name == 'my_segmentor.py' else name
-    options = ['model.backbone.init_cfg=None', *SHORT[name], *ONE_LINE[name]]
+    options = ['model.backbone.init_cfg=None', *SHORT[name], *ONE_LINE.get(name, ())]
     for loader, number in (('train_dataloader', 2), ('val_dataloader', 1)):
         options += [f'{loader}.dataset.indices={number}', f'{loader}.num_workers=0']
         options.append(f'{loader}.persistent_workers=False')
-    assert all(option in text for option in ONE_LINE[name])
+    assert all(option in finetuning for option in ONE_LINE.get(name, ()))
     code, out, err = run_tool('train.py', config, '--cfg-options', *options)
     assert code == 0, err[-3000:]
-    assert ('bbox_mAP' if name == 'my_detector.py' else 'mIoU') in out + err
+    assert ('mIoU' if name == 'my_segmentor.py' else 'bbox_mAP') in out + err
 
 
 def test_start_page(tmp_path, monkeypatch, run_tool):

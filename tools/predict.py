@@ -22,7 +22,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
-from mmdense.engine.toolboxes import check_model_config
+from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing
 from mmdense.inference.predict import (
@@ -32,6 +32,10 @@ from mmdense.inference.predict import (
     predict,
     write_results,
 )
+from mmdense.inference.tiles import Predictor, shrink
+
+LEAST_TILE = 64
+OVERLAY = 2048  # pixels of the longer side of an overlay of a picture in tiles
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,6 +52,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.3,
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
+    parser.add_argument(
+        '--tile',
+        type=int,
+        metavar='SIDE',
+        help='a picture with a longer side than this, in pixels, is predicted a tile at a time',
+    )
     launch.add_device(parser)
     add_cfg_options(parser)
     return parser
@@ -58,6 +68,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
+    if args.tile is not None and args.tile < LEAST_TILE:
+        parser.error(f'--tile must be at least {LEAST_TILE}')
     return args
 
 
@@ -66,20 +78,26 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
     check_model_config(cfg)
+    if args.tile and find_toolbox(cfg).task == 'classifier':
+        raise UserError('--tile is for detectors and segmentors: a classifier sees a whole picture')
     device = pick_device(args.device)
     out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
     images = find_images(args.inputs, out_dir)
     pipeline = build_pipeline(cfg)
     model = load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
+    tiled = Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
     failed = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
         try:
-            sample = predict(model, load_image(pipeline, image))
+            sample = tiled(image) if tiled else predict(model, load_image(pipeline, image))
             content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
             picture = mmcv.imread(str(image), channel_order='rgb')
-            overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
+            drawn = picture, sample
+            if tiled and tiled.is_large(picture):
+                drawn = shrink(picture, sample, OVERLAY)
+            overlay = drawing.draw_sample(visualizer, *drawn, True, args.score_thr)
             write_results(out_dir, name, content, overlay, sample)
         except UserError as error:
             failed.append(error)

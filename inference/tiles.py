@@ -1,0 +1,243 @@
+"""Pictures larger than a model was trained on: predicted a tile at a time, and put together.
+
+A tile goes through the test pipeline like a picture of its own. Neighbours overlap, so that each
+pixel, and each object smaller than the overlap, is seen with what lies around it. Memory is that of
+a tile, beside the picture and what is found in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmseg.structures import SegDataSample
+from pycocotools import mask as coco_mask
+from torch import Tensor, nn
+
+from ..engine.toolboxes import encode_mask
+from .predict import predict
+
+OVERLAP = 0.25  # of a tile's side
+SAME = 0.5  # boxes of one class that overlap by more are one object
+EDGE = 2  # pixels: a box that ends so near a tile's edge may go on beyond it
+# Of an object found several times the first of these is kept: seen whole in a tile, seen in the
+# whole picture made small, cut by a tile's edge.
+WHOLE, SMALL, CUT = range(3)
+
+
+class Tile(NamedTuple):
+    """A part of a picture, in pixels from its top left corner.
+
+    Args:
+        rows: That the model sees.
+        columns: That the model sees.
+        own_rows: That no other tile answers for.
+        own_columns: That no other tile answers for.
+    """
+
+    rows: slice
+    columns: slice
+    own_rows: slice
+    own_columns: slice
+
+
+def cut_side(length: int, side: int, overlap: float = OVERLAP) -> list[tuple[slice, slice]]:
+    """The spans of tiles along a picture's side, evenly spaced, each with the part that it owns.
+
+    Args:
+        length: Of the picture's side.
+        side: Of a tile; a shorter picture has one as long as itself.
+        overlap: Least overlap of neighbours, as a share of ``side``, below 1.
+    """
+    side = min(side, length)
+    step = side - math.ceil(overlap * side)
+    number = 1 + math.ceil((length - side) / max(step, 1))
+    starts = [i * (length - side) // max(number - 1, 1) for i in range(number)]
+    middles = [(start + after + side) // 2 for start, after in zip(starts, starts[1:])]
+    borders = [0, *middles, length]
+    spans = [slice(start, start + side) for start in starts]
+    return [(span, slice(*own)) for span, own in zip(spans, zip(borders, borders[1:]))]
+
+
+def cut(height: int, width: int, side: int) -> Iterator[Tile]:
+    """The tiles of a picture, row by row."""
+    for rows, own_rows in cut_side(height, side):
+        for columns, own_columns in cut_side(width, side):
+            yield Tile(rows, columns, own_rows, own_columns)
+
+
+class Predictor:
+    """A model and its test pipeline, for pictures of any size.
+
+    Args:
+        model: A detector or segmentor.
+        pipeline: From a file to the model's input, of :func:`mmdense.engine.data.build_pipeline`.
+        side: Of a tile, in pixels of the picture.
+        score_thr: Instances of a detector below it are left out.
+    """
+
+    def __init__(self, model: nn.Module, pipeline: Compose, side: int, score_thr: float) -> None:
+        place = next(i for i, t in enumerate(pipeline.transforms) if 'LoadImage' in str(type(t)))
+        self.read = Compose(pipeline.transforms[: place + 1])
+        self.prepare = Compose(pipeline.transforms[place + 1 :])
+        self.model = model
+        self.side = side
+        self.score_thr = score_thr
+
+    def __call__(self, path: str) -> BaseDataElement:
+        """What the model finds in a picture: the toolbox's data sample.
+
+        Of a picture that is larger than a tile, a segmentor's labels are uint8, or uint16 where
+        there are more classes, and a detector's masks COCO's run lengths, one for each instance.
+        """
+        loaded = self.read(dict(img_path=path, img_id=0, seg_fields=[]))
+        picture = loaded['img']
+        if not self.is_large(picture):
+            return predict(self.model, pseudo_collate([self.prepare(loaded)]))
+        if hasattr(self.model, 'decode_head'):
+            return self.segment(picture)
+        return self.detect(picture)
+
+    def is_large(self, picture: np.ndarray) -> bool:
+        """Whether a picture (H, W, C) is more than one tile."""
+        return max(picture.shape[:2]) > self.side
+
+    def look(self, picture: np.ndarray) -> BaseDataElement:
+        """What the model finds in an array (H, W, C), as it would in a file."""
+        size = picture.shape[:2]
+        loaded = dict(img=picture, img_path=None, img_id=0, img_shape=size, ori_shape=size)
+        return predict(self.model, pseudo_collate([self.prepare(dict(loaded, seg_fields=[]))]))
+
+    def segment(self, picture: np.ndarray) -> SegDataSample:
+        """Each pixel has the label that the tile gives it whose middle is nearest."""
+        number = self.model.decode_head.num_classes
+        labels = np.empty(picture.shape[:2], np.uint8 if number <= 256 else np.uint16)
+        for tile in cut(*picture.shape[:2], self.side):
+            found = self.look(picture[tile.rows, tile.columns]).pred_sem_seg.data[0].numpy()
+            rows, columns = (
+                slice(own.start - seen.start, own.stop - seen.start)
+                for own, seen in ((tile.own_rows, tile.rows), (tile.own_columns, tile.columns))
+            )
+            labels[tile.own_rows, tile.own_columns] = found[rows, columns]
+        return SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels)[None]))
+
+    def detect(self, picture: np.ndarray) -> DetDataSample:
+        """The objects of all tiles, and those larger than a tile of the picture made small."""
+        height, width = picture.shape[:2]
+        found = []
+        for tile in cut(height, width, self.side):
+            part = self.look(picture[tile.rows, tile.columns]).pred_instances
+            found.append(self.place(part, tile, height, width))
+        factor = self.side / max(height, width)
+        small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        found.append(self.enlarge(self.look(small).pred_instances, small, height, width))
+        return DetDataSample(pred_instances=merge(InstanceData.cat(found)))
+
+    def place(self, found: InstanceData, tile: Tile, height: int, width: int) -> InstanceData:
+        """Instances of a tile as those of the picture."""
+        found = found[found.scores >= self.score_thr]
+        top, left = tile.rows.start, tile.columns.start
+        boxes = found.bboxes + found.bboxes.new_tensor([left, top, left, top])
+        ends = torch.tensor([left, top, tile.columns.stop, tile.rows.stop])
+        is_inner = torch.tensor(
+            [left > 0, top > 0, tile.columns.stop < width, tile.rows.stop < height]
+        )
+        is_cut = (((boxes - ends).abs() < EDGE) & is_inner).any(dim=1)
+        placed = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
+        placed.ranks = torch.where(is_cut, CUT, WHOLE)
+        if 'masks' in found:
+            placed.masks = [
+                encode_part(mask.numpy(), tile.rows, tile.columns, height, width)
+                for mask in found.masks
+            ]
+        return placed
+
+    def enlarge(
+        self, found: InstanceData, small: np.ndarray, height: int, width: int
+    ) -> InstanceData:
+        """Instances of a picture made small as those of the picture.
+
+        But for those that fit into the overlap of tiles, which see them better.
+        """
+        across, down = width / small.shape[1], height / small.shape[0]
+        boxes = found.bboxes * found.bboxes.new_tensor([across, down, across, down])
+        is_large = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) > OVERLAP * self.side
+        kept = is_large & (found.scores >= self.score_thr)
+        found, boxes = found[kept], boxes[kept]
+        large = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
+        large.ranks = torch.full_like(found.labels, SMALL)
+        if 'masks' in found:
+            large.masks = [
+                encode_mask(
+                    cv2.resize(
+                        mask.numpy().astype(np.uint8),
+                        (width, height),
+                        interpolation=cv2.INTER_NEAREST,
+                    )
+                )
+                for mask in found.masks
+            ]
+        return large
+
+
+def encode_part(mask: np.ndarray, rows: slice, columns: slice, height: int, width: int) -> dict:
+    """A mask of a tile as COCO's run lengths in the picture (height, width)."""
+    whole = np.zeros((height, width), np.uint8, order='F')
+    whole[rows, columns] = mask
+    return encode_mask(whole)
+
+
+def merge(found: InstanceData) -> InstanceData:
+    """Each object once, best first: by rank, then by score.
+
+    Of two boxes of a class that overlap by more than :data:`SAME` the better one is kept, and a box
+    that a tile's edge cuts is dropped where so much of it lies within a better one.
+    """
+    order = np.lexsort((-found.scores.numpy(), found.ranks.numpy()))
+    found = found[torch.from_numpy(order)]
+    kept: list[int] = []
+    for i in range(len(found)):
+        others = [j for j in kept if found.labels[j] == found.labels[i]]
+        mode = 'iof' if found.ranks[i] == CUT else 'iou'  # iof: by the area of the first
+        overlaps = bbox_overlaps(found.bboxes[i : i + 1], found.bboxes[others], mode)
+        if not (overlaps > SAME).any():
+            kept.append(i)
+    found = found[torch.tensor(kept, dtype=torch.long)]
+    found.pop('ranks')
+    return found[found.scores.argsort(descending=True)]
+
+
+def shrink(
+    picture: np.ndarray, sample: BaseDataElement, limit: int
+) -> tuple[np.ndarray, BaseDataElement]:
+    """A picture (H, W, C) and what was found in it, with every n-th pixel: no side above the limit.
+
+    Masks become tensors, as the toolbox's visualizer takes them.
+    """
+    step = math.ceil(max(picture.shape[:2]) / limit)
+    small = sample.clone()
+    if 'pred_sem_seg' in sample:
+        small.pred_sem_seg = PixelData(data=sample.pred_sem_seg.data[:, ::step, ::step])
+        return np.ascontiguousarray(picture[::step, ::step]), small
+    found = sample.pred_instances
+    small.pred_instances = InstanceData(
+        bboxes=found.bboxes / step, scores=found.scores, labels=found.labels
+    )
+    if 'masks' in found:
+        small.pred_instances.masks = decode_masks(found.masks, step, picture.shape[:2])
+    return np.ascontiguousarray(picture[::step, ::step]), small
+
+
+def decode_masks(masks: list[dict], step: int, size: tuple[int, int]) -> Tensor:
+    """Run lengths as masks (N, H / step, W / step)."""
+    small = [coco_mask.decode(mask)[::step, ::step].astype(bool) for mask in masks]
+    shape = (0, *(math.ceil(side / step) for side in size))
+    return torch.from_numpy(np.stack(small)) if small else torch.zeros(shape, dtype=torch.bool)
