@@ -165,6 +165,7 @@ def receive(url: str, part: Path) -> None:
         with bar, part.open('ab' if begun else 'wb') as file:
             while chunk := read(answer):
                 file.write(chunk)
+                file.flush()  # what came stays, however the process ends
                 bar.update(len(chunk))
     size = part.stat().st_size
     if total is not None and size != total:
@@ -196,9 +197,9 @@ def connect(url: str, range_headers: dict[str, str], part: Path) -> HTTPResponse
 
 
 def read(answer: HTTPResponse) -> bytes:
-    """The next bytes; none at the end."""
+    """The next bytes, as soon as there are any; none at the end."""
     try:
-        return answer.read(CHUNK)
+        return answer.read1(CHUNK)
     except (OSError, HTTPException) as error:
         raise BrokenOff(str(error) or type(error).__name__) from error
 

@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -251,6 +252,7 @@ def test_a_process_that_is_killed_leaves_a_start_to_go_on_from(server, target):
     part = target.with_name('.model.pth.part')
     while not part.exists() or not part.stat().st_size:
         assert process.is_alive()
+        time.sleep(0.01)
     os.kill(process.pid, 9)
     process.join()
     assert not target.exists()
