@@ -203,14 +203,17 @@ def merge(found: InstanceData) -> InstanceData:
     """
     order = np.lexsort((-found.scores.numpy(), found.ranks.numpy()))
     found = found[torch.from_numpy(order)]
-    kept: list[int] = []
-    for i in range(len(found)):
-        others = [j for j in kept if found.labels[j] == found.labels[i]]
-        mode = 'iof' if found.ranks[i] == CUT else 'iou'  # iof: by the area of the first
-        overlaps = bbox_overlaps(found.bboxes[i : i + 1], found.bboxes[others], mode)
-        if not (overlaps > SAME).any():
-            kept.append(i)
-    found = found[torch.tensor(kept, dtype=torch.long)]
+    is_kept = torch.ones(len(found), dtype=torch.bool)
+    for i, box in enumerate(found.bboxes):
+        if is_kept[i]:
+            after = is_kept & (found.labels == found.labels[i])
+            after[: i + 1] = False
+            (rest,) = after.nonzero(as_tuple=True)
+            same = bbox_overlaps(found.bboxes[rest], box[None])[:, 0] > SAME
+            # iof: by the area of the first.
+            within = bbox_overlaps(found.bboxes[rest], box[None], 'iof')[:, 0] > SAME
+            is_kept[rest[same | within & (found.ranks[rest] == CUT)]] = False
+    found = found[is_kept]
     found.pop('ranks')
     return found[found.scores.argsort(descending=True)]
 
