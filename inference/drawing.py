@@ -92,8 +92,7 @@ def draw_sample(
     Returns:
         (H', W', 3) RGB.
     """
-    factor = max(1, round(PICTURE_SIDE / max(picture.shape[:2])))
-    picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    picture, factor = enlarge_picture(picture)
     which = dict(draw_gt=not predicted, draw_pred=predicted)
     if hasattr(visualizer, 'visualize_cls'):
         return visualizer.visualize_cls(picture, sample, **which)
@@ -109,6 +108,13 @@ def draw_sample(
             sample.pred_instances = found[found.scores >= score_thr]
         visualizer.add_datasample('', picture, sample, **which, pred_score_thr=-1)
     return visualizer.get_image()
+
+
+def enlarge_picture(picture: np.ndarray) -> tuple[np.ndarray, int]:
+    """A picture (H, W, 3) whose every pixel becomes n x n, and n: 1 if labels can be read on it."""
+    factor = max(1, round(PICTURE_SIDE / max(picture.shape[:2])))
+    size = dict(dsize=None, fx=factor, fy=factor)
+    return cv2.resize(picture, **size, interpolation=cv2.INTER_NEAREST), factor
 
 
 def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:

@@ -18,15 +18,19 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
+from torch import nn
 
 from ..engine.toolboxes import encode_mask
+from .drawing import draw_sample, enlarge_picture, enlarge_sample
 from .predict import predict
 
 OVERLAP = 0.25  # of a tile's side
 SAME = 0.5  # boxes of one class that overlap by more are one object
+OVERLAY = 2048  # pixels of the longer side of what is drawn
+DRAWN = 32  # instances at a time: each has a mask of the drawing's size
 EDGE = 2  # pixels: a box that ends so near a tile's edge may go on beyond it
 # Of an object found several times the first of these is kept: seen whole in a tile, seen in the
 # whole picture made small, cut by a tile's edge.
@@ -218,29 +222,39 @@ def merge(found: InstanceData) -> InstanceData:
     return found[found.scores.argsort(descending=True)]
 
 
-def shrink(
-    picture: np.ndarray, sample: BaseDataElement, limit: int
-) -> tuple[np.ndarray, BaseDataElement]:
-    """A picture (H, W, C) and what was found in it, with every n-th pixel: no side above the limit.
+def draw(
+    visualizer: Visualizer, picture: np.ndarray, sample: BaseDataElement, score_thr: float
+) -> np.ndarray:
+    """What was found in a large picture, drawn on every n-th of its pixels.
 
-    Masks become tensors, as the toolbox's visualizer takes them.
+    Args:
+        visualizer: Of :func:`mmdense.inference.drawing.build_visualizer`.
+        picture: (H, W, 3) RGB.
+        sample: Of :class:`Predictor`.
+        score_thr: Instances below it are left out.
+
+    Returns:
+        (h, w, 3) RGB, no side above :data:`OVERLAY`.
     """
-    step = math.ceil(max(picture.shape[:2]) / limit)
-    small = sample.clone()
+    step = math.ceil(max(picture.shape[:2]) / OVERLAY)
+    drawn, factor = enlarge_picture(np.ascontiguousarray(picture[::step, ::step]))
+    for part in shrink(sample, step):
+        drawn = draw_sample(visualizer, drawn, enlarge_sample(part, factor), True, score_thr)
+    return drawn
+
+
+def shrink(sample: BaseDataElement, step: int) -> Iterator[BaseDataElement]:
+    """A sample at every n-th pixel; of a detector's a few instances at a time, with masks as
+    tensors, as the toolbox's visualizer takes them."""
     if 'pred_sem_seg' in sample:
-        small.pred_sem_seg = PixelData(data=sample.pred_sem_seg.data[:, ::step, ::step])
-        return np.ascontiguousarray(picture[::step, ::step]), small
+        labels = sample.pred_sem_seg.data[:, ::step, ::step]
+        yield SegDataSample(pred_sem_seg=PixelData(data=labels))
+        return
     found = sample.pred_instances
-    small.pred_instances = InstanceData(
-        bboxes=found.bboxes / step, scores=found.scores, labels=found.labels
-    )
-    if 'masks' in found:
-        small.pred_instances.masks = decode_masks(found.masks, step, picture.shape[:2])
-    return np.ascontiguousarray(picture[::step, ::step]), small
-
-
-def decode_masks(masks: list[dict], step: int, size: tuple[int, int]) -> Tensor:
-    """Run lengths as masks (N, H / step, W / step)."""
-    small = [coco_mask.decode(mask)[::step, ::step].astype(bool) for mask in masks]
-    shape = (0, *(math.ceil(side / step) for side in size))
-    return torch.from_numpy(np.stack(small)) if small else torch.zeros(shape, dtype=torch.bool)
+    for start in range(0, len(found), DRAWN):
+        some = found[start : start + DRAWN]
+        part = InstanceData(bboxes=some.bboxes / step, scores=some.scores, labels=some.labels)
+        if 'masks' in some:
+            masks = [coco_mask.decode(mask)[::step, ::step] for mask in some.masks]
+            part.masks = torch.from_numpy(np.stack(masks).astype(bool))
+        yield DetDataSample(pred_instances=part)

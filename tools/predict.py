@@ -24,7 +24,7 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
-from mmdense.inference import drawing
+from mmdense.inference import drawing, tiles
 from mmdense.inference.predict import (
     describe,
     find_images,
@@ -32,10 +32,8 @@ from mmdense.inference.predict import (
     predict,
     write_results,
 )
-from mmdense.inference.tiles import Predictor, shrink
 
 LEAST_TILE = 64
-OVERLAY = 2048  # pixels of the longer side of an overlay of a picture in tiles
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -86,7 +84,7 @@ def main() -> None:
     pipeline = build_pipeline(cfg)
     model = load_model(cfg, args.checkpoint, device)
     classes = model.dataset_meta['classes']
-    tiled = Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
+    tiled = tiles.Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
     failed = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
@@ -94,10 +92,10 @@ def main() -> None:
             sample = tiled(image) if tiled else predict(model, load_image(pipeline, image))
             content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
             picture = mmcv.imread(str(image), channel_order='rgb')
-            drawn = picture, sample
             if tiled and tiled.is_large(picture):
-                drawn = shrink(picture, sample, OVERLAY)
-            overlay = drawing.draw_sample(visualizer, *drawn, True, args.score_thr)
+                overlay = tiles.draw(visualizer, picture, sample, args.score_thr)
+            else:
+                overlay = drawing.draw_sample(visualizer, picture, sample, True, args.score_thr)
             write_results(out_dir, name, content, overlay, sample)
         except UserError as error:
             failed.append(error)

@@ -9,12 +9,15 @@ import pytest
 import torch
 from helpers import DIGIT_CONFIGS, check_fails
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
 
+from mmdense.inference import tiles
+from mmdense.inference.drawing import build_visualizer
 from mmdense.inference.tiles import CUT, SMALL, WHOLE, Predictor, cut, cut_side, merge, shrink
 
 SIZES = [(100, 100, 0.25), (101, 100, 0.25), (1000, 128, 0.25), (997, 64, 0.5), (30, 64, 0.25)]
@@ -179,13 +182,34 @@ def test_merging(given, wanted):
 
 
 def test_shrinking(blobs):
+    """A few instances at a time; together they are all."""
     path, picture = blobs
-    sample = make(BlobModel(), 'mmdet', 128)(path)
-    small, shown = shrink(picture, sample, 200)
-    assert small.shape == (134, 200, 3) and shown.pred_instances.masks.shape == (51, 134, 200)
-    torch.testing.assert_close(shown.pred_instances.bboxes * 3, sample.pred_instances.bboxes)
-    white = torch.from_numpy(small[..., 0] > 127)
-    assert torch.equal(shown.pred_instances.masks.any(0)[:100], white[:100])  # above the bar
+    found = make(BlobModel(), 'mmdet', 128)(path)
+    parts = [part.pred_instances for part in shrink(found, 3)]
+    assert [len(part) for part in parts] == [32, 19]
+    whole = InstanceData.cat(parts)
+    torch.testing.assert_close(whole.bboxes * 3, found.pred_instances.bboxes)
+    assert torch.equal(whole.scores, found.pred_instances.scores)
+    white = torch.from_numpy(picture[::3, ::3, 0] > 127)
+    assert whole.masks.shape == (51, 134, 200)
+    assert torch.equal(whole.masks.any(0)[:100], white[:100])  # above the bar
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_drawing(scope, blobs, monkeypatch):
+    """On every n-th pixel, all that was found."""
+    path, picture = blobs
+    monkeypatch.setattr(tiles, 'OVERLAY', 512)
+    model = BlobModel() if scope == 'mmdet' else PixelModel()
+    sample = make(model, scope, 128)(path)
+    cfg = Config(dict(default_scope=scope))
+    visualizer = build_visualizer(cfg, dict(classes=tuple(map(str, range(256)))))
+    black = np.zeros_like(picture)
+    drawn = tiles.draw(visualizer, black, sample, 0.0)
+    assert drawn.shape[1] == 600 // 2 * 2  # every second pixel, enlarged twice to be read
+    shown = drawn.any(axis=2)[:300] if scope == 'mmdet' else drawn.any(axis=2)
+    regions = picture[:300, :, 0] > 127
+    assert (shown[regions].mean() if scope == 'mmdet' else shown.mean()) > 0.9
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
