@@ -255,6 +255,6 @@ def shrink(sample: BaseDataElement, step: int) -> Iterator[BaseDataElement]:
         some = found[start : start + DRAWN]
         part = InstanceData(bboxes=some.bboxes / step, scores=some.scores, labels=some.labels)
         if 'masks' in some:
-            masks = [coco_mask.decode(mask)[::step, ::step] for mask in some.masks]
-            part.masks = torch.from_numpy(np.stack(masks).astype(bool))
+            masks = [coco_mask.decode(mask)[::step, ::step].astype(bool) for mask in some.masks]
+            part.masks = torch.from_numpy(np.stack(masks))
         yield DetDataSample(pred_instances=part)
