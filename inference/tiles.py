@@ -155,6 +155,9 @@ class Predictor:
             [left > 0, top > 0, tile.columns.stop < width, tile.rows.stop < height]
         )
         is_cut = (((boxes - ends).abs() < EDGE) & is_inner).any(dim=1)
+        # What fits into the overlap another tile sees whole, or it is the end of something large.
+        is_end = is_cut & ((boxes[:, 2:] - boxes[:, :2]).amax(dim=1) <= OVERLAP * self.side)
+        found, boxes, is_cut = found[~is_end], boxes[~is_end], is_cut[~is_end]
         placed = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
         placed.ranks = torch.where(is_cut, CUT, WHOLE)
         if 'masks' in found:
