@@ -206,7 +206,8 @@ def merge(found: InstanceData) -> InstanceData:
     """Each object once, best first: by rank, then by score.
 
     Of two boxes of a class that overlap by more than :data:`SAME` the better one is kept, and a box
-    that a tile's edge cuts is dropped where so much of it lies within a better one.
+    that a tile's edge cuts is dropped where so much of it lies within a better one. (mmdet's
+    ``merge_results_by_nms`` goes by scores alone, so that a part may take the place of the whole.)
     """
     order = np.lexsort((-found.scores.numpy(), found.ranks.numpy()))
     found = found[torch.from_numpy(order)]

@@ -1,14 +1,8 @@
 """Cascade Mask R-CNN, ViT-S/16 with DINOv3's weights and a feature pyramid, COCO 1x.
 bash tools/dist_train.sh configs/timm/cascade_mask_rcnn_vit_s_dinov3_1x.py 8"""
 
-_base_ = ['../_base_/cascade_mask_rcnn.py', '../_base_/adamw_1x.py']
+_base_ = ['../_base_/cascade_mask_rcnn.py', '../_base_/adamw_1x.py', '_base_/vit_s_dinov3.py']
 model = dict(
-    backbone=dict(
-        type='mmdense.Timm',
-        model_name='vit_small_patch16_dinov3.lvd1689m',
-        pretrained=True,
-        drop_path_rate=0.1,
-        init_cfg=None,
-    ),
-    neck=dict(in_channels=[384] * 4),
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels),
 )

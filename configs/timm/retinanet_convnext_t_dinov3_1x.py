@@ -1,15 +1,8 @@
 """RetinaNet, ConvNeXt-T with DINOv3's weights, COCO 1x.
 bash tools/dist_train.sh configs/timm/retinanet_convnext_t_dinov3_1x.py 8"""
 
-_base_ = ['../_base_/retinanet.py', '../_base_/adamw_1x.py']
+_base_ = ['../_base_/retinanet.py', '../_base_/adamw_1x.py', '_base_/convnext_t_dinov3.py']
 model = dict(
-    backbone=dict(
-        type='mmdense.Timm',
-        model_name='convnext_tiny.dinov3_lvd1689m',
-        pretrained=True,
-        drop_path_rate=0.1,
-        out_indices=(1, 2, 3),
-        init_cfg=None,
-    ),
-    neck=dict(in_channels=[192, 384, 768]),
+    backbone=dict(_base_.backbone, out_indices=(1, 2, 3)),
+    neck=dict(in_channels=_base_.channels[1:]),
 )
