@@ -384,13 +384,19 @@ def screen(source: str | io.BytesIO) -> None:
 def screen_zip(source: str | io.BytesIO, size: int) -> None:
     """PyTorch's format since 1.6: a zip archive of a pickle and a record for every storage."""
     with zipfile.ZipFile(source) as archive:
-        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-            refuse('its records are compressed, as PyTorch never writes them')
+        listed = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in listed):
+        refuse('its records are compressed, as PyTorch never writes them')
     if not isinstance(source, str):
         source.seek(0)  # PyTorch reads on from where it stands
     # From here on through PyTorch's reader, which may find other records than Python's.
     reader = torch._C.PyTorchFileReader(source)
-    sizes = {name: reader.get_record_size(name) for name in reader.get_all_records()}
+    names = reader.get_all_records()
+    if hasattr(reader, 'get_record_size'):
+        sizes = {name: reader.get_record_size(name) for name in names}
+    else:  # PyTorch 2.11 and older
+        lengths = {record.filename.partition('/')[2]: record.file_size for record in listed}
+        sizes = {name: lengths[name] for name in names}
     if sum(sizes.values()) > size:
         refuse(f'its records would take {sum(sizes.values())} bytes, it has {size}')
     if sizes.get('data.pkl', 0) > MAX_PICKLE:

@@ -11,7 +11,7 @@ import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import parse_args, run
+from torch.distributed.run import get_args_parser, parse_args, run
 
 LEFT_BY_SIGNAL = (129, 130, 138, 143)  # SIGHUP, SIGINT, SIGUSR1, SIGTERM
 
@@ -20,9 +20,11 @@ def main() -> None:
     # A store for the ranks of each start: the launchers' own mixes up those of a machine that joins
     # later, whose count of restarts is another.
     os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
-    signals = '--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGUSR1'
+    args = ['--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGUSR1', *sys.argv[1:]]
+    if '--shutdown-timeout' not in get_args_parser().format_help():  # PyTorch 2.11 and older
+        args = [arg for arg in args if not arg.startswith('--shutdown-timeout=')]
     try:
-        run(parse_args([signals, *sys.argv[1:]]))
+        run(parse_args(args))
     except SignalException as error:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
