@@ -42,6 +42,9 @@ class MapNorm(GroupNorm1):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), channels_last."""
+        if x.is_cuda:
+            return self.normalize_on_gpu(x)
         if torch.is_grad_enabled() or not is_open(x):
             return super().forward(x)
         rows = x.permute(0, 2, 3, 1).flatten(1)
@@ -49,6 +52,16 @@ class MapNorm(GroupNorm1):
         scale = self.weight * rstd  # (B, C)
         shift = self.bias - mean * scale
         return torch.addcmul(shift[..., None, None], x, scale[..., None, None])
+
+    def normalize_on_gpu(self, x: Tensor) -> Tensor:
+        """PyTorch's kernel has one block of threads for an image, and lays the map out anew."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        var, mean = torch.var_mean(x.to(wide), dim=(1, 2, 3), correction=0)
+        scale = self.weight * (var + self.eps).rsqrt()[:, None]  # (B, C)
+        shift = self.bias - mean[:, None] * scale
+        dtype = wide if torch.is_autocast_enabled('cuda') else x.dtype  # as autocast has it
+        scale, shift = (t.to(dtype)[..., None, None] for t in (scale, shift))
+        return torch.addcmul(shift, x.to(dtype), scale)
 
 
 def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
@@ -96,14 +109,15 @@ class GlobalContext(nn.Module):
         heads = tokens.unflatten(2, (self.num_heads, -1))  # (B, N, h, d)
         similarity = self.get_similarity(heads, mean.unflatten(1, (self.num_heads, -1)))
         context = context.unflatten(1, (1, self.num_heads, -1))  # (B, 1, h, d)
-        return to_map((heads + similarity[..., None] * context).flatten(2), x.shape[2:])
+        tokens = torch.addcmul(heads, similarity[..., None], context.to(heads.dtype)).flatten(2)
+        return to_map(tokens, x.shape[2:])
 
     def get_similarity(self, heads: Tensor, mean: Tensor) -> Tensor:
         """Positions (B, N, h, d) and their mean (B, h, d) -> standardized similarity (B, N, h)."""
-        similarity = self.scale * torch.einsum('bnhd,bhd->bnh', heads, mean)
+        similarity = torch.einsum('bnhd,bhd->bnh', heads, self.scale * mean)
         std, center = torch.std_mean(similarity, dim=(1, 2), keepdim=True)
-        similarity = (similarity - center) / (std + STD_EPS)
-        return similarity * self.head_weight + self.head_bias
+        scale = self.head_weight / (std + STD_EPS)  # (B, 1, h)
+        return torch.addcmul(self.head_bias - center * scale, similarity, scale)
 
 
 class LocalMixer(nn.Module):
