@@ -139,6 +139,35 @@ def load_config(name: str) -> Config:
     return Config.fromfile(CONFIGS / f'{name}.py')
 
 
+def load_digits(scope: str, folder: Path) -> Config:
+    """The demo's config of a toolbox with a tiny network, two epochs of three iterations."""
+    cfg = Config.fromfile(DIGIT_CONFIGS[scope])
+    cfg.launcher, cfg.work_dir, cfg.experiment_name = 'none', str(folder), folder.name
+    cfg.model.backbone.pop('init_cfg', None)
+    cfg.model.backbone.update(
+        arch=dict(embed_dims=[8, 8, 16, 16], num_heads=[1] * 4, depths=[1] * 4, mlp_ratios=[1] * 4),
+        drop_path_rate=0.3,
+    )
+    dims = [8, 8, 16, 16]
+    if scope == 'mmpretrain':
+        cfg.model.head.in_channels = dims[-1]
+        mixup = dict(augments=dict(type='Mixup', alpha=0.8))
+        cfg.model.train_cfg = mixup
+    elif scope == 'mmdet':
+        cfg.model.neck.in_channels = dims
+    else:
+        cfg.model.decode_head.in_channels = dims
+        cfg.model.auxiliary_head.in_channels = dims[2]
+    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.dataset.indices = 6
+    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.dataset.indices = 2
+    cfg.train_cfg.update(max_epochs=2, val_interval=2)
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.1)]
+    return cfg
+
+
 def check_gradients(
     loss: Callable[[], torch.Tensor], tensors: dict[str, torch.Tensor], step: float = 1e-6
 ) -> None:

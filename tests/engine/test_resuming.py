@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import DIGIT_CONFIGS
-from mmengine.config import Config
+from helpers import DIGIT_CONFIGS, load_digits
 from processes import fork_ranks, wait
 from toy_run import Net, check_equal, make_config, outcome, resume_and_compare, run
 
@@ -143,35 +142,6 @@ def test_two_processes(tmp_path):
     assert torch.equal(first, torch.stack([one[0], other[0], one[1]]))
     assert torch.equal(second, torch.stack([other[1], one[2]]))
     assert alone.iter == 24
-
-
-def load_digits(scope, folder):
-    """The demo's own config, two epochs of three iterations."""
-    cfg = Config.fromfile(DIGIT_CONFIGS[scope])
-    cfg.launcher, cfg.work_dir, cfg.experiment_name = 'none', str(folder), folder.name
-    cfg.model.backbone.pop('init_cfg', None)
-    cfg.model.backbone.update(
-        arch=dict(embed_dims=[8, 8, 16, 16], num_heads=[1] * 4, depths=[1] * 4, mlp_ratios=[1] * 4),
-        drop_path_rate=0.3,
-    )
-    dims = [8, 8, 16, 16]
-    if scope == 'mmpretrain':
-        cfg.model.head.in_channels = dims[-1]
-        mixup = dict(augments=dict(type='Mixup', alpha=0.8))
-        cfg.model.train_cfg = mixup
-    elif scope == 'mmdet':
-        cfg.model.neck.in_channels = dims
-    else:
-        cfg.model.decode_head.in_channels = dims
-        cfg.model.auxiliary_head.in_channels = dims[2]
-    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
-    cfg.train_dataloader.dataset.indices = 6
-    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.val_dataloader.dataset.indices = 2
-    cfg.train_cfg.update(max_epochs=2, val_interval=2)
-    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
-    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.1)]
-    return cfg
 
 
 @pytest.mark.slow
