@@ -4,7 +4,7 @@ PYTHON ?=
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: env data demo demo-scratch zoo test test-hosts test-newest test-pythons lint mutants stress fuzz bench clean
+.PHONY: env data demo demo-scratch zoo test test-slow test-hosts test-newest test-pythons lint mutants stress fuzz bench clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
@@ -21,9 +21,13 @@ demo-scratch: env
 zoo: env
 	$(BIN)/python tools/model_zoo.py --measure
 
-# Two workers of one thread each.
+# Two workers of one thread each. CI runs both.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# Largest networks, exporters, trainings of several processes.
+test-slow: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Under Python 3.10 to 3.13; an environment of 7 GB each. One alone: make test-pythons PYTHONS=3.12
 test-pythons:

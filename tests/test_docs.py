@@ -55,6 +55,7 @@ def test_cascade_of_own_classes(finetuning, run_tool):
     assert [head.bbox_coder.target_stds[0] for head in heads] == [0.1, 0.05, 0.033]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SHORT)
 def test_finetuning_configs_train(name, place, finetuning, run_tool):
     (place / 'averaged.py').write_text("_base_ = ['my_segmentor.py', 'mmdense::_base_/ema.py']\n")
@@ -69,6 +70,7 @@ def test_finetuning_configs_train(name, place, finetuning, run_tool):
     assert ('mIoU' if name == 'my_segmentor.py' else 'bbox_mAP') in out + err
 
 
+@pytest.mark.slow
 def test_start_page(tmp_path, monkeypatch, run_tool):
     """docs/start.md: its folders and commands, for one epoch; what they say, but for figures."""
     text = (ROOT / 'docs' / 'start.md').read_text()

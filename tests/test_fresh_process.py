@@ -129,6 +129,7 @@ def said(tmp_path_factory) -> dict[str, str]:
     return {name: Path(folder, str(i)).read_text() for i, name in enumerate(PROGRAMS)}
 
 
+@pytest.mark.slow
 def test_every_name_is_found_in_every_toolbox(said):
     last = json.loads(said['names'].strip().splitlines()[-1])
     assert len(last['found']) == 4 * sum(map(len, NAMES.values()))

@@ -78,6 +78,7 @@ def test_model_index_leads_to_every_config(wheel, tmp_path):
     assert all((root / model['Config']).is_file() for model in models)
 
 
+@pytest.mark.slow
 def test_the_command_works_in_an_empty_folder(wheel, tmp_path):
     """Configs by name, and a tool's answer to a mistake."""
     site, place = tmp_path / 'site', tmp_path / 'empty'

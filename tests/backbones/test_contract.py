@@ -67,6 +67,7 @@ def test_any_size(name, size, batch):
         check_maps(model, model(torch.randn(batch, 3, *size)), batch, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family, arch', NAMED)
 def test_any_size_of_every_published_arch(family, arch):
     model = MODELS.build(dict(type=family.type, arch=arch)).eval()

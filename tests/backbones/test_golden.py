@@ -53,6 +53,9 @@ def build(cfg: dict, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     return model
 
 
+LARGEST = ('groupmixformer_large', 'fcvit_b48')
+
+
 def count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
@@ -83,7 +86,12 @@ class Variant(NamedTuple):
     state: dict
 
 
-@pytest.fixture(scope='module', params=VARIANTS)
+@pytest.fixture(
+    scope='module',
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in LARGEST else name for name in VARIANTS
+    ],
+)
 def variant(request, golden):
     ref = golden(request.param)
     published = ref.state(torch.float32)

@@ -320,6 +320,7 @@ model = dict(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name, base', [('test_convnext', 'upernet_paca_digits'), ('test_vit', 'mask_rcnn_paca_digits')]
 )

@@ -108,6 +108,7 @@ def test_a_detector_keeps_regions():
     assert seen == [cfg.model.test_cfg.rcnn.max_per_img]
 
 
+@pytest.mark.slow
 def test_models_of_one_class_compile_for_their_own_size(monkeypatch):
     """They share PyTorch's cache: neither dynamic shapes nor eager execution may come of that."""
     cfg = Config.fromfile(DIGITS / 'paca_digits.py')

@@ -40,7 +40,7 @@ MODELS = {  # config and what makes it small
 @pytest.mark.parametrize(
     'name, suffix',
     [
-        *((name, '.onnx') for name in TINY),
+        *(pytest.param(name, '.onnx', marks=pytest.mark.slow) for name in TINY),
         *((name, '.pt2') for name in PLAINEST),
     ],
 )
@@ -76,9 +76,10 @@ def small(tmp_path):
     'name, part, outputs',
     [
         ('paca_t_in1k', 'model', ['logits']),
-        ('upernet_paca_t_160k', 'model', ['logits']),
-        ('sem_fpn_paca_s_40k', 'model', ['logits']),
-        ('paca_head_paca_t_160k', 'model', ['logits']),
+        *(
+            pytest.param(name, 'model', ['logits'], marks=pytest.mark.slow)
+            for name in ('upernet_paca_t_160k', 'sem_fpn_paca_s_40k', 'paca_head_paca_t_160k')
+        ),
         ('mask_rcnn_paca_t_1x', 'neck', [f'map{i}' for i in range(5)]),
     ],
 )
@@ -104,6 +105,7 @@ def test_tool(name, part, outputs, small, run_tool, tmp_path):
     assert meta['channels'] == 'RGB' and len(json.loads(meta['classes'])) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['paca_t_in1k', 'upernet_paca_t_160k'])
 def test_pictures(name, small, run_tool, tmp_path):
     """With --uint8 a file takes a picture as Pillow reads it, and agrees with the model on it."""

@@ -149,9 +149,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return export
 
 
-@pytest.mark.parametrize(
-    'name', [MASKED[0], *(pytest.param(n, marks=pytest.mark.slow) for n in list(DETECTORS)[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DETECTORS)
 @torch.no_grad()
 def test_file(name, scenes, exported):
     """Pictures go in as they are, in sizes that the file was not traced with, down to one cell."""
@@ -297,6 +296,7 @@ def mask_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tool_and_runner(mask_rcnn, digits, run_tool, tmp_path):
     """tools/export.py writes a detector; the example runs it where neither package nor torch is."""
     out = tmp_path / 'detector.onnx'

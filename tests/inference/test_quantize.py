@@ -10,6 +10,7 @@ from mmdense.inference import evaluate_file
 from mmdense.inference.quantize import compare_metrics, pick_pictures, time_files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lost, is_kept', [(0.5, True), (1.5, False)])
 def test_tool(lost, is_kept, place, untrained, run_tool, monkeypatch):
     """More than a point of the metric may not be lost. The file is written and run, the metric's

@@ -92,6 +92,7 @@ PUBLISHED = [  # maker, model, and the settings that count classes
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('maker, model, counts', PUBLISHED)
 def test_written_config_is_whole(maker, model, counts, own):
     """It passes all that is checked before a run, and its data sets hold the pictures."""
