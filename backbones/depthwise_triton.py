@@ -23,8 +23,6 @@ SMALLEST_WINDOW = 9  # cuDNN has the smaller ones
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 LARGEST_IMAGE = 2**31  # numbers of one image of the batch; offsets in it have 32 bits
 CHANNELS = 64  # of a program
-ROWS = 4  # of outputs of a program of the forward pass, which share what is read
-OFFSETS = 4  # of the window in a row, of a program of the weights' gradient, likewise
 PARTS = 128  # of the batch's rows, each with a sum of its own
 HAS_TRITON = importlib.util.find_spec('triton') is not None
 
@@ -195,7 +193,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = Fals
     y = torch.empty_like(x)
     batch, channels, height, width = x.shape
     columns = _choose_columns(width)
-    rows = triton.cdiv(height, ROWS) * triton.cdiv(width, columns)
+    rows = triton.cdiv(height, 4) * triton.cdiv(width, columns)
     if x.numel():
         _convolve[(triton.cdiv(channels, CHANNELS), rows, batch)](
             x,
@@ -223,7 +221,7 @@ def correlate(x: Tensor, grad: Tensor, window: int) -> Tensor:
     parts = triton.cdiv(rows, part_rows)
     sums = x.new_empty(parts, window, window, channels, dtype=torch.float32)
     if x.numel():
-        offsets = window * triton.cdiv(window, OFFSETS)
+        offsets = window * triton.cdiv(window, 4)
         _correlate[(triton.cdiv(channels, CHANNELS), offsets, parts)](
             x,
             grad,

@@ -53,6 +53,21 @@ def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
     return built.to(device).eval()
 
 
+def outline_model(cfg: Config) -> nn.Module:
+    """The model on the meta device; on the CPU if its constructor asks tensors for numbers.
+
+    Raises:
+        UserError: When it cannot be built on the CPU either.
+    """
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
+    with told_in_one_line('the model of this config cannot be built'), scope:
+        try:
+            with torch.device('meta'):
+                return MODELS.build(cfg.model)
+        except Exception:  # whatever it was, the CPU tells
+            return MODELS.build(cfg.model)
+
+
 def load_model(cfg: Config, checkpoint: str, device: torch.device | str = 'cpu') -> nn.Module:
     """The model of a config with every tensor of a checkpoint, in eval mode.
 

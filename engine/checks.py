@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from ..backbones.base import BaseBackbone
@@ -25,10 +24,10 @@ from ..backbones.timm_model import Timm
 from ..errors import UserError
 from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
-from .building import told_in_one_line
+from .building import outline_model
 from .config_words import check_words, find_late_schedules
 from .data import find_datasets, prepare_loading
-from .data_checks import check_contents
+from .data_checks import examine_contents
 from .saving import check_lock
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -50,7 +49,7 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
     check_work_dir(cfg.work_dir)
     if 'train_dataloader' in loaders and is_first_machine():
         check_lock(cfg.work_dir)
-    pictures = check_contents(cfg, loaders) if cfg.get('data_check', True) else {}
+    pictures = examine_contents(cfg, loaders) if cfg.get('data_check', True) else {}
     if 'train_dataloader' in loaders:
         warn_of_schedule(cfg, pictures.get('train_dataloader'))
 
@@ -125,21 +124,6 @@ def check_model(cfg: Config, pretrained: bool, whole_model: bool) -> None:
     if cfg.get('load_from'):
         state = get_state_dict(load_file(cfg.load_from, lazily=True))
         check_fit(model, state, cfg.load_from, whole_model)
-
-
-def outline_model(cfg: Config) -> nn.Module:
-    """The model on the meta device; on the CPU if its constructor asks tensors for numbers.
-
-    Raises:
-        UserError: When it cannot be built on the CPU either.
-    """
-    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
-    with told_in_one_line('the model of this config cannot be built'), scope:
-        try:
-            with torch.device('meta'):
-                return MODELS.build(cfg.model)
-        except Exception:  # whatever it was, the CPU tells
-            return MODELS.build(cfg.model)
 
 
 def check_channels(cfg: Config, model: nn.Module) -> None:

@@ -52,7 +52,7 @@ class Report:
     folders: list[str] | None = None  # of classes
 
 
-def check_contents(cfg: Config, loaders: Sequence[str]) -> dict[str, int]:
+def examine_contents(cfg: Config, loaders: Sequence[str]) -> dict[str, int]:
     """Look into the data sets of ``loaders``; print warnings to stderr.
 
     Returns:
@@ -143,8 +143,8 @@ def examine_coco(report: Report, dataset: BaseDataset, steps: list[dict], loader
             report.errors.append(f"is not COCO: it has no list '{key}'")
             return
     try:
-        names = check_categories(report, content, dataset.metainfo['classes'])
-        used = check_annotations(report, content, names, steps, loader != 'train_dataloader')
+        names = examine_categories(report, content, dataset.metainfo['classes'])
+        used = examine_annotations(report, content, names, steps, loader != 'train_dataloader')
         only_used = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
         images = [i for i in content['images'] if i['id'] in used or not only_used]
         paths = [os.path.join(dataset.data_prefix['img'], i['file_name']) for i in images]
@@ -152,12 +152,12 @@ def examine_coco(report: Report, dataset: BaseDataset, steps: list[dict], loader
         report.errors.append(f'is not COCO: {type(error).__name__}: {error}')
         return
     report.pictures = len(images)
-    whole = check_pictures(report, paths)
+    whole = find_whole_pictures(report, paths)
     sizes = [(i.get('width'), i.get('height')) for i in images]
     check_sizes(report, [(p, s) for p, s in zip(paths, sizes) if p in whole and None not in s])
 
 
-def check_categories(report: Report, content: dict, classes: Sequence[str]) -> dict:
+def examine_categories(report: Report, content: dict, classes: Sequence[str]) -> dict:
     """Compare classes and categories; the names of those that count, by id."""
     ids = {category['id']: category['name'] for category in content['categories']}
     repeated = [n for n, k in Counter(c['name'] for c in content['categories']).items() if k > 1]
@@ -183,7 +183,7 @@ def check_categories(report: Report, content: dict, classes: Sequence[str]) -> d
     return ids
 
 
-def check_annotations(
+def examine_annotations(
     report: Report, content: dict, names: dict, steps: list[dict], evaluated: bool
 ) -> set:
     """Ids, boxes and masks; returns the ids of images that have an annotation."""
@@ -208,13 +208,13 @@ def check_annotations(
         return used
     for key in ('area', *(['iscrowd'] if evaluated else [])):
         count(report.errors, [a['id'] for a in anns if key not in a], f'annotations have no {key}')
-    anns = check_boxes(report, anns, images)
+    anns = examine_boxes(report, anns, images)
     if any(step.get('with_mask') for step in steps):
         check_masks(report, anns, images)
     return used
 
 
-def check_boxes(report: Report, anns: list[dict], images: dict) -> list[dict]:
+def examine_boxes(report: Report, anns: list[dict], images: dict) -> list[dict]:
     """Boxes (x, y, width, height) against their pictures; returns the annotations that stay."""
     boxes = read_boxes(anns)
     if boxes is None:  # one by one: which are none?
@@ -274,7 +274,7 @@ def examine_maps(report: Report, dataset: BaseDataset, steps: list[dict], loader
     report.pictures = len(pictures)
     if not pictures:
         report.errors.append(f"no picture '*{dataset.img_suffix}' is in '{folder}'")
-    whole = check_pictures(report, pictures)
+    whole = find_whole_pictures(report, pictures)
     if maps_folder is None or not any('LoadAnnotations' in str(step.get('type')) for step in steps):
         return
     pairs = {sample['seg_map_path']: sample['img_path'] for sample in samples}
@@ -372,10 +372,10 @@ def examine_folders(report: Report, dataset: BaseDataset, steps: list[dict], loa
     elif classes:
         strange = sorted(label for label in labels if not 0 <= label < len(classes))
         count(report.errors, strange, f'labels are no index of the {len(classes)} classes')
-    check_pictures(report, [sample['img_path'] for sample in samples])
+    find_whole_pictures(report, [sample['img_path'] for sample in samples])
 
 
-def check_pictures(report: Report, paths: list[str]) -> set[str]:
+def find_whole_pictures(report: Report, paths: list[str]) -> set[str]:
     """Files that are missing, cut short or no pictures; returns those that are whole."""
     missing = find_missing(paths)
     count(report.errors, names_of(missing), 'pictures are missing')

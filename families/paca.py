@@ -214,7 +214,8 @@ def show_classes(head: nn.Module, calls: Calls, query: Query) -> Iterator[View]:
     for call in calls.values():
         logits = call.out[0]  # (K, H, W)
         maps = logits.flatten(1).softmax(dim=1).view_as(logits)
-        yield View('head', maps, number('class', maps), None, owners=logits.argmax(dim=0))
+        owners = logits.argmax(dim=0)
+        yield View('head', maps, number('class', maps), None, owners=owners, of_classes=True)
 
 
 def show_attention(backbone: PaCaViT, calls: Calls, query: Query) -> Iterator[View]:

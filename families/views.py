@@ -35,6 +35,7 @@ class View:
         owners: (H, W), the map that each position belongs to, of a partition.
         colours: (H, W, 3) in [0, 1], a summary of channels that are too many to show.
         query: (x, y), the pixel of the image that asks, of attention.
+        of_classes: Each map is of one of the model's classes, in their order.
     """
 
     name: str
@@ -45,6 +46,7 @@ class View:
     owners: Tensor | None = None
     colours: Tensor | None = None
     query: tuple[int, int] | None = None
+    of_classes: bool = False
 
     def cpu(self) -> View:
         """The same with float32 tensors on the CPU."""

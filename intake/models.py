@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..engine.checks import outline_model
+from ..engine.building import outline_model
 from ..engine.config import find_own, read_config
 from ..errors import UserError
 from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC

@@ -95,7 +95,7 @@ def read_classes(folder: Folder) -> list[str]:
     highest = -1
     for _, _, labels in find_places(root):
         for path in list_labels(labels):
-            words = [line.split() for line in read_safely(folder, path)]
+            words = [line.split() for line in read_safely(path)]
             highest = max([highest, *(int(w[0]) for w in words if w and is_index(w[0]))])
     if not 0 <= highest < MAX_CLASSES:
         raise UserError(f"'{root}' names no classes: write classes.txt, one class a line")
@@ -120,7 +120,7 @@ def is_index(word: str) -> bool:
     return word.isdecimal() and len(word) <= MAX_DIGITS
 
 
-def read_safely(folder: Folder, path: Path) -> list[str]:
+def read_safely(path: Path) -> list[str]:
     """The lines of a text; none where it cannot be read, which reading the split tells."""
     try:
         return read_lines(path)

@@ -83,8 +83,8 @@ def load_file(
 
 def finish(content: object, shown: str, as_published: bool) -> dict:
     """What was read, checked, and in this project's names; arguments as of :func:`load_file`."""
-    checked = check_content(content)
-    return checked if as_published else check_content(adopt(checked, shown))
+    checked = clean_content(content)
+    return checked if as_published else clean_content(adopt(checked, shown))
 
 
 def find_file(path: str | Path) -> str:
@@ -134,7 +134,7 @@ def load_safetensors(path: str, map_location: object = 'cpu') -> dict:
     return dict(state_dict=state, meta=dict(dataset_meta=json.loads(metadata['dataset_meta'])))
 
 
-def check_content(content: object) -> dict:
+def clean_content(content: object) -> dict:
     """What was read, without texts of configs, and with names and classes that are such.
 
     Raises:

@@ -163,7 +163,7 @@ class Screening:
         target.filled = True
 
     def push_storage(self, value: None) -> None:
-        kind, storage, key, _, count, *view = check_row(self.stack.pop(), 'storage')
+        kind, storage, key, _, count, *view = take_row(self.stack.pop(), 'storage')
         if kind != 'storage' or storage not in STORAGES or type(key) is not str:
             refuse(f'it holds a storage of kind {str(storage)[:80]}')
         check_sizes((count,))
@@ -174,7 +174,7 @@ class Screening:
         if number > found or (self.records is not None and number != found):
             refuse(f"its storage '{key[:80]}' has not the {number} bytes that it declares")
         if view and view != [None]:
-            _, start, count = check_row(view[0], 'storage')
+            _, start, count = take_row(view[0], 'storage')
             check_sizes((start, count))
             if start + count > number // STORAGES[storage]:
                 refuse(f"a part of its storage '{key[:80]}' lies outside it")
@@ -236,7 +236,7 @@ def refuse(reason: str) -> None:
     raise UnpicklingError(reason)
 
 
-def check_row(value: object, what: str) -> Row:
+def take_row(value: object, what: str) -> Row:
     if type(value) is not Row:
         refuse(f'a {what} in it is not described by a tuple')
     return value

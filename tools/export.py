@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
@@ -25,16 +24,13 @@ from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError
 from mmdense.files import replacing
-from mmdense.inference.evaluate_file import evaluate_file
 from mmdense.inference.export import (
     FORMATS,
-    Prepared,
     get_meta,
     make_exported,
-    open_onnx,
     write_and_compare,
 )
-from mmdense.inference.quantize import compare_metrics, pick_pictures, quantize, time_files
+from mmdense.inference.quantize import use_int8
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -106,35 +102,6 @@ def main() -> None:
             use_int8(cfg, module, path, args.calibrate)
     name = type(model.backbone).__name__
     print(f"{args.part} of this {name} {task}: '{out}' ({out.stat().st_size / 1e6:.1f} MB)")
-
-
-def use_int8(cfg: Config, module: Prepared, path: Path, number: int) -> None:
-    """Put a file in 8 bits in the place of one in float32, and print what is lost and gained.
-
-    Args:
-        cfg: With training and validation data.
-        module: What the file was written from.
-        path: The file.
-        number: Of pictures to calibrate with.
-
-    Raises:
-        UserError: When validation loses more than a point.
-    """
-    pictures = pick_pictures(cfg, number)
-    float_run = open_onnx(path)
-    before = evaluate_file(cfg, module, float_run)
-    quantize(path, path, pictures)
-    run = open_onnx(path)
-    comparisons = compare_metrics(before, evaluate_file(cfg, module, run))
-    for text, _ in comparisons:
-        print(text)
-    float_seconds, seconds = time_files([float_run, run], pictures[:20])
-    print(
-        f'{float_seconds * 1e3:.1f} ms a picture in float32, {seconds * 1e3:.1f} ms in int8: '
-        f'{float_seconds / seconds:.2f} times as fast on this CPU'
-    )
-    if not all(is_good for _, is_good in comparisons):
-        raise UserError('in int8 validation loses more than a point; not kept')
 
 
 if __name__ == '__main__':

@@ -85,7 +85,7 @@ def main() -> None:
     )
     classes = model.dataset_meta['classes']
     pages = [(f'{kind}_{view.name}.png', view) for kind in views for view in views[kind]]
-    pages = [(name, v if v.name != 'head' else replace(v, labels=classes)) for name, v in pages]
+    pages = [(name, replace(v, labels=classes) if v.of_classes else v) for name, v in pages]
     for name, view in tqdm(pages, 'pages', disable=None):
         draw_view(picture, view, out_dir / name, args.max_maps)
     for kind, found in views.items():

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmdense.engine import checks
+from mmdense.engine.building import outline_model
 from mmdense.engine.checks import (
     check_channels,
     check_data,
@@ -18,7 +19,6 @@ from mmdense.engine.checks import (
     check_processes,
     check_work_dir,
     is_first_machine,
-    outline_model,
     warn_of_schedule,
 )
 from mmdense.errors import UserError

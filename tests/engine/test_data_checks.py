@@ -16,8 +16,8 @@ from PIL import Image
 
 from mmdense.engine import data_checks
 from mmdense.engine.data_checks import (
-    check_contents,
     compare,
+    examine_contents,
     find_fault,
     find_missing,
     read_size,
@@ -33,7 +33,7 @@ TRAIN = SCENES / 'annotations' / 'instances_train.json'
 def check(scope: str, change: Callable[[Config], None] = lambda cfg: None) -> dict[str, int]:
     cfg = Config.fromfile(DIGIT_CONFIGS[scope])
     change(cfg)
-    return check_contents(cfg, LOADERS)
+    return examine_contents(cfg, LOADERS)
 
 
 @pytest.mark.parametrize(

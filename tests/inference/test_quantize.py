@@ -6,7 +6,7 @@ import torch
 from helpers import DIGIT_CONFIGS, check_fails, load_config
 
 from mmdense.errors import UserError
-from mmdense.inference import evaluate_file
+from mmdense.inference import quantize
 from mmdense.inference.quantize import compare_metrics, pick_pictures, time_files
 
 
@@ -16,7 +16,7 @@ def test_tool(lost, is_kept, place, untrained, run_tool, monkeypatch):
     """More than a point of the metric may not be lost. The file is written and run, the metric's
     values are set: those of a network that nobody trained say nothing."""
     metrics = [{'accuracy/top1': 80.0}, {'accuracy/top1': 80.0 - lost}]
-    monkeypatch.setattr(evaluate_file, 'evaluate_file', lambda *_: metrics.pop(0))
+    monkeypatch.setattr(quantize, 'evaluate_file', lambda *_: metrics.pop(0))
     config, out = DIGIT_CONFIGS['mmpretrain'], place / 'int8.onnx'
     result = run_tool(
         'export.py', config, untrained('mmpretrain'), out, '--uint8', '--int8', '--calibrate', '4'
