@@ -194,11 +194,11 @@ def conv(*args: object) -> Tensor:
 
 
 def _flatten(steps: Iterable[Step | None]) -> Iterator[Step]:
-    """The steps one by one, those within sequences too."""
+    """The steps one by one, those within sequences too, but what does nothing."""
     for step in steps:
         if type(step) is nn.Sequential and not is_watched(step):
             yield from _flatten(step)
-        elif step is not None:
+        elif step is not None and type(step) is not nn.Identity:
             yield step
 
 

@@ -30,6 +30,7 @@ from mmdense.inference.export import (
     make_exported,
     write_and_compare,
 )
+from mmdense.inference.optimize import optimize
 from mmdense.inference.quantize import use_int8
 
 
@@ -44,6 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
         default='model',
         help='backbone: its maps; neck: the maps after the neck; model (default): logits, or what '
         'a detector finds',
+    )
+    parser.add_argument(
+        '--optimize',
+        action='store_true',
+        help='fold batch norms into convolutions before',
     )
     parser.add_argument(
         '--uint8',
@@ -82,6 +88,8 @@ def main() -> None:
         raise UserError(f'--calibrate {args.calibrate}: at least one picture is needed')
     model = load_model(cfg, args.checkpoint)
     channels = cfg.model.backbone.get('in_channels', 3)
+    if args.optimize:
+        model = optimize(model, in_channels=channels).model
     with replacing(out) as path:
         try:
             module = make_exported(model, args.part, args.uint8)

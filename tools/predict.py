@@ -2,6 +2,7 @@
 
 python tools/predict.py configs/paca/mask_rcnn_paca_s_1x.py CHECKPOINT photo.jpg
 python tools/predict.py configs/paca/upernet_paca_s_160k.py CHECKPOINT folder --out-dir results
+python tools/predict.py configs/fcvit/upernet_fcvit_b12_160k.py CHECKPOINT folder --optimize
 
 Writes results/vis/NAME.png and results/preds/NAME.json, of a segmentor also preds/NAME.png, the
 label map.
@@ -25,6 +26,7 @@ from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing, tiles
+from mmdense.inference.optimize import DTYPES, optimize
 from mmdense.inference.predict import (
     describe,
     find_images,
@@ -56,6 +58,23 @@ def make_parser() -> argparse.ArgumentParser:
         metavar='SIDE',
         help='a picture with a longer side than this, in pixels, is predicted a tile at a time',
     )
+    parser.add_argument(
+        '--optimize',
+        action='store_true',
+        help='fold batch norms into convolutions, and check that the backbone stays the same',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=tuple(DTYPES),
+        default='fp32',
+        help='with --optimize: of products and convolutions',
+    )
+    parser.add_argument(
+        '--execution',
+        choices=('eager', 'compiled'),
+        default='eager',
+        help='with --optimize: compile the backbone, once for all sizes',
+    )
     launch.add_device(parser)
     add_cfg_options(parser)
     return parser
@@ -68,6 +87,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
     if args.tile is not None and args.tile < LEAST_TILE:
         parser.error(f'--tile must be at least {LEAST_TILE}')
+    if not args.optimize and (args.precision, args.execution) != ('fp32', 'eager'):
+        parser.error('--precision and --execution go with --optimize')
     return args
 
 
@@ -83,6 +104,10 @@ def main() -> None:
     images = find_images(args.inputs, out_dir)
     pipeline = build_pipeline(cfg)
     model = load_model(cfg, args.checkpoint, device)
+    if args.optimize:
+        channels = cfg.model.backbone.get('in_channels', 3)
+        model, folded, error = optimize(model, args.precision, args.execution, channels)
+        print(f'optimized: {folded} batch norms folded, maps within {error:.0e} of their values')
     classes = model.dataset_meta['classes']
     tiled = tiles.Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
