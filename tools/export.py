@@ -20,6 +20,7 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.building import load_model
+from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError
@@ -86,6 +87,8 @@ def main() -> None:
         raise UserError('--int8 needs --uint8, the whole model, and a file that ends with .onnx')
     if args.calibrate < 1:
         raise UserError(f'--calibrate {args.calibrate}: at least one picture is needed')
+    if args.int8:
+        check_data(cfg, ('train_dataloader', 'val_dataloader'))
     model = load_model(cfg, args.checkpoint)
     channels = cfg.model.backbone.get('in_channels', 3)
     if args.optimize:

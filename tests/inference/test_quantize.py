@@ -52,6 +52,12 @@ def test_what_is_refused(more, message, place, untrained, run_tool):
     check_fails(result, message)
 
 
+def test_data_that_are_missing_are_told_before(untrained, run_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [DIGIT_CONFIGS['mmdet'], untrained('mmdet'), 'a.onnx', '--uint8', '--int8']
+    check_fails(run_tool('export.py', *args), 'train_dataloader: folder', 'does not exist')
+
+
 def test_losses():
     """Of each metric a point, in its own unit; a gain is none."""
     before = {'coco/bbox_mAP': 0.43, 'coco/segm_mAP': 0.3, 'coco/bbox_mAP_50': 0.7}
