@@ -1,0 +1,281 @@
+"""The first twenty steps of the published ImageNet recipes, beside a plain statement of them.
+
+The statement has what the papers and their authors' code say and knows PyTorch alone: AdamW with
+two groups, the learning rate by its formula, mixup or cutmix, smoothed targets, clipping, the
+average of the weights. An epoch is one iteration, so that a warm-up ends within the twenty. The
+networks are tiny, of float64, with the recipe's stochastic depth; both sides draw the same numbers.
+"""
+
+import copy
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import FAMILY, TINY, load_config
+from mmengine.hooks import Hook
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmpretrain.models.utils.batch_augments import RandomBatchAugment
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mmdense.engine import building, training
+
+STEPS, BATCH, SIDE, CLASSES = 20, 4, 64, 5
+SMOOTHING = 0.1
+EMA = 2e-4
+LAYER_DECAY = 0.7
+
+
+class Recipe(NamedTuple):
+    """Learning rate, epochs of warm-up and the part of the rate it starts at, epochs and the rate
+    at their end; the norm that gradients are clipped to; alpha of mixup and of cutmix."""
+
+    lr: float
+    warm_up: int
+    start: float
+    epochs: int
+    end: float
+    clip: float | None
+    mixup: float
+    cutmix: float
+    drop_path: float
+
+
+RECIPES = {
+    'paca/paca_s_in1k': Recipe(1e-3, 5, 1e-3, 300, 5e-6, None, 0.8, 1.0, 0.1),
+    'groupmixformer/groupmixformer_s_in1k': Recipe(5e-4, 20, 1e-3, 300, 5e-6, 5, 0.8, 1.0, 0.2),
+    'fcvit/fcvit_b12_in1k': Recipe(1e-3, 5, 1e-3, 300, 1e-6, None, 0.8, 1.0, 0.1),
+    'msf/msf_s_in1k': Recipe(1e-3, 10, 0.033, 100, 0, 1, 0.2, 0.2, 0.0),
+}
+NETWORKS = {
+    'paca': 'PaCaViT',
+    'groupmixformer': 'GroupMixFormer',
+    'fcvit': 'FCViT',
+    'msf': 'MSFViT',
+}
+
+
+def make_batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    images = torch.randn(BATCH, 3, SIDE, SIDE, dtype=torch.float64, generator=generator)
+    return images, torch.randint(CLASSES, (BATCH,), generator=generator)
+
+
+def seed(step: int) -> None:
+    """Both sides draw from here on: how to mix, the order, the blocks that are left out."""
+    np.random.seed(step)
+    torch.manual_seed(step)
+
+
+@DATASETS.register_module()
+class Batches(Dataset):
+    """A batch as one sample; each epoch asks for the next one."""
+
+    metainfo: dict = {}
+
+    def __init__(self) -> None:
+        self.step = -1
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict:
+        self.step += 1
+        images, labels = make_batch(self.step)
+        samples = [DataSample().set_gt_label(label) for label in labels]
+        return dict(inputs=images, data_samples=samples)
+
+
+@MODELS.register_module()
+class Doubles(BaseDataPreprocessor):
+    """mmpretrain's preprocessor without its cast to float32."""
+
+    def __init__(self, batch_augments: dict | None = None, **_: object) -> None:
+        super().__init__()
+        self.augment = RandomBatchAugment(**batch_augments)
+        self.step = 0
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        (images,), samples = data['inputs'], [sample for (sample,) in data['data_samples']]
+        seed(self.step)
+        self.step += 1
+        scores = F.one_hot(torch.cat([s.gt_label for s in samples]), CLASSES)
+        images, scores = self.augment(images, scores)
+        for sample, score in zip(samples, scores):
+            sample.set_gt_score(score)
+        return dict(inputs=images, data_samples=samples)
+
+
+@HOOKS.register_module()
+class Observer(Hook):
+    """Keeps losses and learning rates."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.losses, self.rates = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.rates.append([g['lr'] for g in runner.optim_wrapper.param_groups])
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append(outputs['loss'].item())
+
+
+def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, dict, Observer]:
+    """The recipe's own config with a tiny network: it untrained, and what 20 steps end with."""
+    cfg = load_config(name)
+    assert cfg.model.head.loss.label_smooth_val == SMOOTHING
+    tiny = dict(TINY[next(iter(FAMILY[name.split('/')[0]].tiny))])
+    drop_path = cfg.model.backbone.get('drop_path_rate', tiny['drop_path_rate'])
+    cfg.model.backbone = {**tiny, 'drop_path_rate': drop_path or 0.0}
+    is_pyramid = cfg.model.get('neck') is not None
+    if not is_pyramid:
+        cfg.model.backbone['out_type'] = 'avg_featmap'
+    channels = MODELS.build(cfg.model.backbone).feature_info[-1]['num_chs']
+    if is_pyramid:
+        cfg.model.backbone['out_indices'] = (-1,)
+    cfg.model.head.update(num_classes=CLASSES, in_channels=channels)
+    cfg.model.data_preprocessor = dict(
+        type='Doubles', batch_augments=dict(cfg.model.pop('train_cfg'))
+    )
+    cfg.train_dataloader = dict(
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='Batches'),
+    )
+    cfg.train_cfg.max_epochs = STEPS
+    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+        cfg[key] = None
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        cfg[key] = None
+    cfg.custom_hooks = [
+        dict(type='Observer'),
+        *load_config('_base_/ema').custom_hooks,
+    ]
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1, save_last=False)
+    if layer_decay:
+        cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
+        cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = LAYER_DECAY
+    cfg.work_dir, cfg.launcher, cfg.log_level = folder, 'none', 'WARNING'
+    training.set_resumable(cfg)
+    runner = building.build_runner(cfg)
+    runner.model.double()
+    runner.model.init_weights()
+    runner.model._is_init = True
+    untrained = copy.deepcopy(runner.model)
+    runner._init_model_weights = lambda: None
+    runner.train()
+    observer = next(hook for hook in runner.hooks if isinstance(hook, Observer))
+    average = next(hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model'))
+    return untrained, dict(weights=runner.model, average=average.module), observer
+
+
+def rate(recipe: Recipe, step: int, factor: float = 1) -> float:
+    """A line up to the end of the warm-up, then half a cosine to the same end for all layers."""
+    recipe = recipe._replace(lr=recipe.lr * factor)
+    if step < recipe.warm_up:
+        rise = step / (recipe.warm_up - 1)
+        return recipe.lr * (recipe.start + (1 - recipe.start) * rise)
+    passed = (step - recipe.warm_up) / (recipe.epochs - recipe.warm_up)
+    return recipe.end + (recipe.lr - recipe.end) * (1 + math.cos(math.pi * passed)) / 2
+
+
+def mix(recipe: Recipe, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), each as likely."""
+    targets = F.one_hot(labels, CLASSES).float()
+    is_cut = np.random.choice(2)
+    alpha = recipe.cutmix if is_cut else recipe.mixup
+    share = np.random.beta(alpha, alpha)
+    order = torch.randperm(len(images))
+    if is_cut:
+        side = int(SIDE * math.sqrt(1 - share))
+        y, x = np.random.randint(0, SIDE), np.random.randint(0, SIDE)
+        top, bottom = max(y - side // 2, 0), min(y + side // 2, SIDE)
+        left, right = max(x - side // 2, 0), min(x + side // 2, SIDE)
+        mixed = images.clone()
+        mixed[..., top:bottom, left:right] = images[order][..., top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / SIDE**2
+    else:
+        mixed = share * images + (1 - share) * images[order]
+    return mixed, share * targets + (1 - share) * targets[order]
+
+
+def get_depth(key: str, depths: list[int]) -> int:
+    """0 for the stem, then the blocks one by one, then what is behind them."""
+    found = re.match(r'backbone\.stages\.(\d+)\.(\w+)(?:\.(\d+))?', key)
+    if not found:
+        return sum(depths) + 1
+    stage, part, block = int(found[1]), found[2], found[3]
+    before = sum(depths[:stage])
+    if part == 'downsample':
+        return before + (stage > 0)
+    return before + depths[stage] if part == 'norm' else before + int(block) + 1
+
+
+def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[dict, list, list]:
+    """The recipe in PyTorch's words."""
+    groups = []
+    depths = [len(stage.blocks) for stage in model.backbone.stages] if layer_decay else []
+    for key, p in model.named_parameters():
+        factor = LAYER_DECAY ** (sum(depths) + 1 - get_depth(key, depths)) if layer_decay else 1
+        decay = 0.05 if p.ndim > 1 else 0.0
+        groups.append(dict(params=[p], weight_decay=decay, factor=factor))
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, foreach=False)
+    model.train()
+    average, losses, rates = None, [], []
+    for step in range(STEPS):
+        images, labels = make_batch(step)
+        seed(step)
+        images, targets = mix(recipe, images, labels)
+        targets = targets * (1 - SMOOTHING) + SMOOTHING / CLASSES
+        feature = model.backbone(images)[-1]
+        feature = feature.mean(dim=(2, 3)) if feature.ndim == 4 else feature
+        loss = -(targets * model.head.fc(feature).log_softmax(dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        if recipe.clip is not None:
+            norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+            for p in model.parameters():
+                p.grad *= min(1.0, recipe.clip / (norm + 1e-6))
+        for group in optimizer.param_groups:
+            group['lr'] = rate(recipe, step, group['factor'])
+        optimizer.step()
+        losses.append(loss.item())
+        rates.append(rate(recipe, step))
+        now = {key: p.detach().clone() for key, p in model.named_parameters()}
+        if average is None:
+            average = now
+        else:
+            average = {key: (1 - EMA) * average[key] + EMA * p for key, p in now.items()}
+    return average, losses, rates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name, layer_decay', [*((name, False) for name in RECIPES), ('paca/paca_s_in1k', True)]
+)
+def test_first_steps(name, layer_decay, tmp_path):
+    recipe = RECIPES[name]
+    model, found, observer = run_config(name, str(tmp_path), layer_decay)
+    average, losses, rates = train_plainly(model, recipe, layer_decay)
+    assert len(observer.losses) == STEPS and losses[0] != losses[-1]
+    assert observer.losses == pytest.approx(losses, rel=1e-10)
+    assert [max(r) for r in observer.rates] == pytest.approx(rates, rel=1e-10)
+    for key, p in model.named_parameters():
+        torch.testing.assert_close(
+            found['weights'].get_parameter(key), p, rtol=1e-8, atol=1e-11, msg=key
+        )
+        torch.testing.assert_close(
+            found['average'].get_parameter(key), average[key], rtol=1e-8, atol=1e-11, msg=key
+        )
+    for key, buffer in model.named_buffers():
+        if 'running' in key:
+            torch.testing.assert_close(found['weights'].get_buffer(key), buffer)
