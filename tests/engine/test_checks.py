@@ -241,6 +241,21 @@ def test_a_backbone_that_cannot_be_asked_has_its_way():
     check_channels(Config(dict(model=dict(head=dict(in_channels=7)))), built)
 
 
+@pytest.mark.parametrize('trained', [True, False])
+def test_what_a_training_is_asked_beside(trained, tmp_path, monkeypatch):
+    """Whether another one has the folder, and how long the schedule is, by its own pictures."""
+    seen = []
+    for name in ('check_words', 'check_data', 'check_model', 'prepare_loading'):
+        monkeypatch.setattr(checks, name, lambda *_: None)
+    monkeypatch.setattr(checks, 'check_lock', lambda folder: seen.append(folder))
+    counts = dict(train_dataloader=12, val_dataloader=3)
+    monkeypatch.setattr(checks, 'examine_contents', lambda *_: counts)
+    monkeypatch.setattr(checks, 'warn_of_schedule', lambda cfg, pictures: seen.append(pictures))
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    checks.check_run(cfg, ('train_dataloader',) if trained else ('test_dataloader',), False)
+    assert seen == ([str(tmp_path), 12] if trained else [])
+
+
 @pytest.mark.parametrize('pretrained', [False, True])
 @pytest.mark.parametrize('whole_model', [False, True])
 def test_what_of_a_model_is_looked_at(pretrained, whole_model, tmp_path, monkeypatch):

@@ -218,6 +218,13 @@ def test_bytes_are_read_like_a_file(legacy):
         assert load_file(source)['a'].tolist() == [0, 1, 2]
 
 
+def test_dimensions():
+    """As many as PyTorch has, and one more."""
+    screening.check_sizes((1,) * 64)
+    with pytest.raises(UnpicklingError, match='a shape in it is no tuple'):
+        screening.check_sizes((1,) * 65)
+
+
 def test_limits(tmp_path, monkeypatch):
     """Of instructions and of bytes of a pickle: as many as are allowed, and one more."""
     path = tmp_path / 'a.pth'

@@ -325,6 +325,15 @@ def test_file_names_of_annotations(name, tmp_path, monkeypatch):
         dataset[0]
 
 
+@pytest.mark.parametrize(
+    'name', ['load_from_local', 'load_from_http', '_safe_torch_load', 'load_url']
+)
+def test_no_reader_of_mmengine_is_left(name):
+    assert getattr(checkpoint, name) is doors.load_from_mmdense
+    doors.install()
+    assert not hasattr(Runner.resume.__wrapped__, '__wrapped__')
+
+
 def test_what_the_toolboxes_write_is_read(tmp_path):
     """Histories, arrays and numbers of numpy, options, paths: as they were."""
     from argparse import Namespace
@@ -335,7 +344,7 @@ def test_what_the_toolboxes_write_is_read(tmp_path):
     content = dict(
         state_dict=state,
         meta=dict(dataset_meta=dict(classes=('a',), palette=np.array([[1, 2, 3]])), time='now'),
-        logs=HistoryBuffer([1.0, 2.0], [1, 1]),
+        logs=HistoryBuffer([1.0, 2.0], [1, 1], max_length=3),
         nothing=HistoryBuffer(),
         arrays=[
             np.arange(6.0).reshape(2, 3),
@@ -360,7 +369,8 @@ def test_what_the_toolboxes_write_is_read(tmp_path):
         assert read['state_dict']._metadata == state._metadata
         for key, value in state.items():
             assert torch.equal(read['state_dict'][key], value)
-        assert read['logs'].mean() == 1.5 and len(read['nothing'].data[0]) == 0
+        assert read['logs'].mean() == 1.5 and read['logs'].max_length == 3
+        assert len(read['nothing'].data[0]) == 0
         for made, known in zip(read['arrays'], content['arrays'], strict=True):
             assert made.dtype == known.dtype and np.array_equal(made, known)
             assert (made.flags.writeable and made.flags.owndata) or made.dtype == bool
