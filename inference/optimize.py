@@ -24,9 +24,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
+from .benchmark import DTYPES
 
-DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-# What the backbone's maps may differ by, of their largest value.
+# What a map of backbone or neck may differ by, of its largest value.
 TOLERANCES = {'fp32': 1e-5, 'bf16': 0.1, 'fp16': 0.02}
 CHECKED = ((128, 160), (97, 135))  # height and width of the images that they are made of
 
@@ -37,7 +37,7 @@ class Optimized(NamedTuple):
     Args:
         model: The quick one, in eval mode and without gradients.
         folded: Batch norms that are gone.
-        error: The largest difference that the backbone's maps show, by their largest value.
+        error: The largest difference of a map of backbone or neck, by its largest value.
     """
 
     model: nn.Module
@@ -58,7 +58,7 @@ def optimize(
         in_channels: Of the image.
 
     Raises:
-        UserError: When the copy's backbone does not give the same maps.
+        UserError: When the copy's backbone or neck does not give the same maps.
     """
     generator = torch.Generator().manual_seed(0)
     images = [
@@ -72,9 +72,9 @@ def optimize(
     if precision != 'fp32':
         _use_half(quick, DTYPES[precision])
     error = max(
-        float((a - b).abs().max() / a.abs().max())
+        float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))
         for image in images
-        for a, b in zip(_run(model, image, 'fp32'), _run(quick, image, precision))
+        for a, b in zip(_find_maps(model, image, 'fp32'), _find_maps(quick, image, precision))
     )
     if not error <= TOLERANCES[precision]:
         raise UserError(f'optimized in {precision}, the maps differ by {error:.1e} of their values')
@@ -152,7 +152,11 @@ class _InHalf:
             return self.step(batch)
 
 
-def _run(model: nn.Module, image: Tensor, precision: str) -> list[Tensor]:
+def _find_maps(model: nn.Module, image: Tensor, precision: str) -> list[Tensor]:
+    """The backbone's maps, and the neck's if there is one."""
     dtype = DTYPES[precision]
     with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
-        return [feature.float() for feature in model.backbone(image)]
+        maps = model.backbone(image)
+        if getattr(model, 'neck', None) is not None:
+            maps = (*maps, *model.neck(maps))
+    return [feature.float() for feature in maps]

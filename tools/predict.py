@@ -26,7 +26,8 @@ from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing, tiles
-from mmdense.inference.optimize import DTYPES, optimize
+from mmdense.inference.benchmark import DTYPES
+from mmdense.inference.optimize import optimize
 from mmdense.inference.predict import (
     describe,
     find_images,
