@@ -22,6 +22,7 @@ from .depthwise import is_depthwise
 SMALLEST_WINDOW = 9  # cuDNN has the smaller ones
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 LARGEST_IMAGE = 2**31  # numbers of one image of the batch; offsets in it have 32 bits
+MOST_TILES = 2**16  # of an image, each for a program
 CHANNELS = 64  # of a program
 PARTS = 128  # of the batch's rows, each with a sum of its own
 HAS_TRITON = importlib.util.find_spec('triton') is not None
@@ -191,11 +192,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = Fals
     x and what is returned are channels_last.
     """
     y = torch.empty_like(x)
+    if not x.numel():
+        return y
     batch, channels, height, width = x.shape
-    columns = _choose_columns(width)
-    rows = triton.cdiv(height, 4) * triton.cdiv(width, columns)
-    if x.numel():
-        _convolve[(triton.cdiv(channels, CHANNELS), rows, batch)](
+    grid = triton.cdiv(channels, CHANNELS), _count_tiles(height, width), batch
+    with torch.cuda.device_of(x):  # Triton starts its programs on the current device
+        _convolve[grid](
             x,
             weight[:, 0].permute(1, 2, 0).contiguous(),  # (k, k, C)
             bias,
@@ -206,7 +208,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = Fals
             WINDOW=weight.shape[2],
             TURNED=turned,
             HAS_BIAS=bias is not None,
-            COLUMNS=columns,
+            COLUMNS=_choose_columns(width),
             CHANNELS=CHANNELS,
             num_warps=4,
         )
@@ -216,13 +218,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool = Fals
 def correlate(x: Tensor, grad: Tensor, window: int) -> Tensor:
     """dL/dK (C, 1, k, k), in float32, of x and dL/dy, both (B, C, H, W) and channels_last."""
     batch, channels, height, width = x.shape
+    if not x.numel():
+        return x.new_zeros(channels, 1, window, window, dtype=torch.float32)
     rows = batch * height
-    part_rows = max(1, triton.cdiv(rows, PARTS))
+    part_rows = triton.cdiv(rows, PARTS)
     parts = triton.cdiv(rows, part_rows)
     sums = x.new_empty(parts, window, window, channels, dtype=torch.float32)
-    if x.numel():
-        offsets = window * triton.cdiv(window, 4)
-        _correlate[(triton.cdiv(channels, CHANNELS), offsets, parts)](
+    grid = triton.cdiv(channels, CHANNELS), window * triton.cdiv(window, 4), parts
+    with torch.cuda.device_of(x):
+        _correlate[grid](
             x,
             grad,
             sums,
@@ -245,11 +249,14 @@ def takes(layer: nn.Module, x: Tensor) -> bool:
         x.is_cuda
         and HAS_TRITON
         and type(layer) is nn.Conv2d
+        and type(layer.weight) is nn.Parameter
         and is_depthwise(layer)
         and layer.kernel_size[0] >= SMALLEST_WINDOW
         and layer.padding_mode == 'zeros'
         and x.dtype in DTYPES
-        and x[0].numel() < LARGEST_IMAGE
+        and (layer.weight.dtype == x.dtype or torch.is_autocast_enabled('cuda'))
+        and x.shape[1:].numel() < LARGEST_IMAGE
+        and _count_tiles(*x.shape[2:]) < MOST_TILES
         and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
     )
@@ -265,3 +272,8 @@ def call(layer: nn.Conv2d, x: Tensor) -> Tensor:
 def _choose_columns(width: int) -> int:
     """Positions of a row in a program: no more than are there, mostly."""
     return 8 if width <= 8 else 16
+
+
+def _count_tiles(height: int, width: int) -> int:
+    """Programs that share an image: each has four rows of a few positions."""
+    return triton.cdiv(height, 4) * triton.cdiv(width, _choose_columns(width))

@@ -42,24 +42,29 @@ class MapNorm(GroupNorm1):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), channels_last."""
+        """(B, C, H, W) -> (B, C, H, W)."""
         if x.is_cuda:
-            return self.normalize_on_gpu(x)
+            return self.scale(x, *self.measure_on_gpu(x))
         if torch.is_grad_enabled() or not is_open(x):
             return super().forward(x)
         rows = x.permute(0, 2, 3, 1).flatten(1)
         _, mean, rstd = torch.native_layer_norm(rows, rows.shape[1:], None, None, self.eps)
-        scale = self.weight * rstd  # (B, C)
-        shift = self.bias - mean * scale
-        return torch.addcmul(shift[..., None, None], x, scale[..., None, None])
+        return self.scale(x, mean, rstd)
 
-    def normalize_on_gpu(self, x: Tensor) -> Tensor:
-        """PyTorch's kernel has one block of threads for an image, and lays the map out anew."""
+    def measure_on_gpu(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """An image's mean and inverse deviation (B, 1), in float32 at least.
+
+        PyTorch's kernel has one block of threads for an image, and lays the map out anew.
+        """
         wide = torch.promote_types(x.dtype, torch.float32)
         var, mean = torch.var_mean(x.to(wide), dim=(1, 2, 3), correction=0)
-        scale = self.weight * (var + self.eps).rsqrt()[:, None]  # (B, C)
-        shift = self.bias - mean[:, None] * scale
-        dtype = wide if torch.is_autocast_enabled('cuda') else x.dtype  # as autocast has it
+        return mean[:, None], (var + self.eps).rsqrt()[:, None]
+
+    def scale(self, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        """(x - mean) * rstd * weight + bias, in one pass; autocast gives float32, as PyTorch's."""
+        scale = self.weight * rstd  # (B, C)
+        shift = self.bias - mean * scale
+        dtype = mean.dtype if torch.is_autocast_enabled(x.device.type) else x.dtype
         scale, shift = (t.to(dtype)[..., None, None] for t in (scale, shift))
         return torch.addcmul(shift, x.to(dtype), scale)
 

@@ -4,7 +4,8 @@ On a CPU an activation, a bias or a shortcut costs another trip through memory, 
 also the pages that it is first written to. Without gradients, oneDNN adds them while it still holds
 the product. With gradients, some convolutions take another form that learns more quickly. Elsewhere
 every layer is called as it stands: in autocast, on other devices and types, in compilation, export
-and tracing, and layers that somebody has changed or listens to.
+and tracing, and layers that somebody has changed or listens to; but large windows on a GPU, which
+``depthwise_triton.py`` has kernels for.
 
 Axis legend: B batch, C channels.
 """

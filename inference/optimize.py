@@ -66,7 +66,7 @@ def optimize(
         for size in CHECKED
     ]
     quick = copy.deepcopy(model).eval().requires_grad_(False)
-    reparameterize_model(quick, inplace=True)
+    reparameterize_model(quick.backbone, inplace=True)
     folded = fold_batch_norms(quick)
     quick.to(memory_format=torch.channels_last)
     if precision != 'fp32':

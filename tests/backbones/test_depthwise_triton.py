@@ -86,6 +86,16 @@ def test_second_derivatives():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+class OnGPU:
+    """What is asked of a tensor there."""
+
+    is_cuda = True
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.shape, self.dtype = x.shape, x.dtype
+
+
+@pytest.mark.skipif(not depthwise_triton.HAS_TRITON, reason='there is no Triton')
 @pytest.mark.parametrize(
     'change, is_taken',
     [
@@ -104,11 +114,23 @@ def test_takes_plain_depthwise_layers_of_large_windows(change, is_taken):
     with torch.device('meta'):
         x = torch.empty(2, 4, 8, 8)
 
-    class OnGPU:  # what is asked of a tensor
-        is_cuda, dtype = True, x.dtype
-
-        def __getitem__(self, index: int) -> torch.Tensor:
-            return x[index]
-
-    assert depthwise_triton.takes(conv, OnGPU()) == is_taken
+    assert depthwise_triton.takes(conv, OnGPU(x)) == is_taken
     assert not depthwise_triton.takes(conv, x)
+
+
+@pytest.mark.skipif(not depthwise_triton.HAS_TRITON, reason='there is no Triton')
+@pytest.mark.parametrize(
+    'shape, dtype, is_taken',
+    [
+        ((0, 4, 8, 8), torch.float32, True),
+        ((1, 4, 4096, 1008), torch.float32, True),
+        ((1, 4, 4096, 1024), torch.float32, False),  # more programs than a GPU's grid has
+        ((1, 4, 8, 8), torch.bfloat16, False),  # of other weights
+        ((1, 4, 8, 8), torch.float64, False),
+    ],
+    ids=str,
+)
+def test_takes_maps_that_fit(shape, dtype, is_taken):
+    conv = nn.Conv2d(4, 4, 11, padding=5, groups=4)
+    x = torch.empty(shape, dtype=dtype, device='meta')
+    assert depthwise_triton.takes(conv, OnGPU(x)) == is_taken

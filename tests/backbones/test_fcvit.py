@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import build
+from helpers import assert_same_gradients, build
 from torch import nn
 
 from mmdense.backbones.fcvit import MapNorm
@@ -34,6 +34,17 @@ class TestMapNorm:
             found = norm(x)
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert (found - expected).abs().max() < 5e-7 * expected.abs().max()
+
+    def test_on_a_gpu_it_is_group_norm(self):
+        """What runs there, on a CPU: values and gradients."""
+        norm = MapNorm(6).double()
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        x = torch.randn(2, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+        found = norm.scale(x, *norm.measure_on_gpu(x))
+        expected = F.group_norm(x, 1, norm.weight, norm.bias, norm.eps)
+        torch.testing.assert_close(found, expected)
+        assert_same_gradients(found, expected, [x, norm.weight, norm.bias])
 
     def test_is_the_same_with_gradients(self):
         norm, x = MapNorm(6), torch.randn(2, 6, 5, 7)

@@ -246,7 +246,6 @@ def test_resumes(scope, place, monkeypatch):
         cfg.optim_wrapper.dtype = 'float16'
         if cut:
             run(cfg, cut=cut)
-            cfg.load_from, cfg.resume = str(Path(cfg.work_dir, 'cut.pth')), True
             found = outcome(run(cfg, resume=Path(cfg.work_dir, 'cut.pth')))
         else:
             wanted = outcome(run(cfg))

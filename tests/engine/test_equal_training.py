@@ -133,8 +133,9 @@ def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, di
     cfg = load_config(name)
     assert cfg.model.head.loss.label_smooth_val == SMOOTHING
     tiny = dict(TINY[next(iter(FAMILY[name.split('/')[0]].tiny))])
-    drop_path = cfg.model.backbone.get('drop_path_rate', tiny['drop_path_rate'])
-    cfg.model.backbone = {**tiny, 'drop_path_rate': drop_path or 0.0}
+    drop_path = RECIPES[name].drop_path
+    assert cfg.model.backbone.get('drop_path_rate', 0.0) == drop_path
+    cfg.model.backbone = {**tiny, 'drop_path_rate': drop_path}
     is_pyramid = cfg.model.get('neck') is not None
     if not is_pyramid:
         cfg.model.backbone['out_type'] = 'avg_featmap'
@@ -169,7 +170,6 @@ def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, di
     runner = building.build_runner(cfg)
     runner.model.double()
     runner.model.init_weights()
-    runner.model._is_init = True
     untrained = copy.deepcopy(runner.model)
     runner._init_model_weights = lambda: None
     runner.train()

@@ -464,3 +464,18 @@ def test_the_command_that_continues_a_config_by_name():
     argv = ['t/train.py', '--amp', 'mask_rcnn_paca_s_1x', '--launcher', 'pytorch']
     command = 'bash t/dist_train.sh mask_rcnn_paca_s_1x 2 --amp --resume'
     assert find_command(argv, {'LOCAL_WORLD_SIZE': '2'}) == command
+
+
+@pytest.mark.parametrize('is_known', [True, False])
+def test_a_pytorch_that_waits_for_no_shutdown(is_known, monkeypatch):
+    """2.11's torchrun has no such argument: it is left out, the others stay."""
+    parser = SimpleNamespace(format_help=lambda: '--shutdown-timeout' if is_known else '--nnodes')
+    given = []
+    monkeypatch.setattr(dist_launch, 'get_args_parser', lambda: parser)
+    monkeypatch.setattr(dist_launch, 'parse_args', given.extend)
+    monkeypatch.setattr(dist_launch, 'run', lambda args: None)
+    argv = ['x', '--shutdown-timeout=120', '--nnodes=1', 'tools/train.py']
+    monkeypatch.setattr(sys, 'argv', argv)
+    monkeypatch.setenv('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
+    dist_launch.main()
+    assert given[1:] == argv[1 if is_known else 2 :]

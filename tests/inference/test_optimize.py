@@ -71,6 +71,24 @@ def test_which_norms_are_left():
     assert count_norms(Whole('FCViT')) == 4 and count_norms(optimize(Whole('FCViT')).model) == 0
 
 
+def test_timm_networks_take_their_form_for_inference():
+    """RepVGG's three branches become one convolution."""
+    model = nn.Module()
+    model.backbone = build_in('mmdense', dict(type='mmdense.Timm', model_name='repvgg_a0'))
+    shake(model)
+    quick, _, error = optimize(model)
+    assert error < 1e-5 and count_norms(model) > 20 and count_norms(quick) == 0
+
+
+@pytest.mark.slow
+def test_export(run_tool, untrained, tmp_path):
+    """The file has no batch norm left."""
+    args = [DIGIT_CONFIGS['mmseg'], untrained('mmseg'), tmp_path / 'a.pt2']
+    code, _, err = run_tool('export.py', *args, '--optimize')
+    assert code == 0, err
+    assert 'batch_norm' not in str(torch.export.load(tmp_path / 'a.pt2').graph)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('family', ['paca', 'groupmixformer', 'fcvit', 'msf'])
 def test_published_logits(family, smallest):

@@ -218,6 +218,16 @@ def test_bytes_are_read_like_a_file(legacy):
         assert load_file(source)['a'].tolist() == [0, 1, 2]
 
 
+def test_a_pytorch_that_tells_no_sizes(tmp_path, monkeypatch):
+    """As of 2.11: Python's reader tells them, and bounds what is read as before."""
+    monkeypatch.delattr(torch._C.PyTorchFileReader, 'get_record_size')
+    torch.save(dict(a=torch.arange(3)), tmp_path / 'a.pth')
+    assert load_file(tmp_path / 'a.pth')['a'].tolist() == [0, 1, 2]
+    monkeypatch.setattr(screening, 'MAX_PICKLE', 3)
+    with pytest.raises(UserError, match='its pickle is longer than 3 bytes'):
+        load_file(tmp_path / 'a.pth')
+
+
 def test_dimensions():
     """As many as PyTorch has, and one more."""
     screening.check_sizes((1,) * 64)
