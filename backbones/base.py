@@ -157,6 +157,9 @@ class BaseBackbone(BaseModule):
                 initialize(self, pretrained)
         self.is_init = True
 
+    def check_sources(self) -> None:
+        """Raise ``UserError`` unless it finds what it starts from beside ``init_cfg``."""
+
     @property
     def init_cfgs(self) -> list[dict]:
         """The entries of ``init_cfg``, which may be one or several."""

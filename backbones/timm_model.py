@@ -131,7 +131,7 @@ class Timm(BaseBackbone):
         Raises:
             UserError: When there are none, they cannot be fetched, or they do not fit.
         """
-        self.check_file()
+        self.check_sources()
         from_file = isinstance(self.pretrained, str)
         where = f"'{self.pretrained}'" if from_file else f"timm's {self.model_name}"
         source = dict(file=str(Path(self.pretrained).absolute())) if from_file else {}
@@ -149,7 +149,7 @@ class Timm(BaseBackbone):
         self.model.load_state_dict(state)
         print_log(f'loaded {len(state)} tensors from {where}', 'current')
 
-    def check_file(self) -> None:
+    def check_sources(self) -> None:
         """Raise :class:`UserError` when ``pretrained`` names a file that is not there."""
         if isinstance(self.pretrained, str) and not Path(self.pretrained).is_file():
             raise UserError(f"backbone: pretrained='{self.pretrained}' is no file")

@@ -53,6 +53,11 @@ def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
     return built.to(device).eval()
 
 
+def count_channels(cfg: Config) -> int:
+    """The channels of the images that a config's backbone takes."""
+    return cfg.model.get('backbone', {}).get('in_channels', 3)
+
+
 def outline_model(cfg: Config) -> nn.Module:
     """The model on the meta device; on the CPU if its constructor asks tensors for numbers.
 

@@ -20,14 +20,14 @@ from mmengine.config import Config
 from torch import nn
 
 from ..backbones.base import BaseBackbone
-from ..backbones.timm_model import Timm
 from ..errors import UserError
 from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
-from .building import outline_model
+from .building import count_channels, outline_model
 from .config_words import check_words, find_late_schedules
 from .data import find_datasets, prepare_loading
 from .data_checks import examine_contents
+from .processes import count_on_machine, count_processes, is_first_machine
 from .saving import check_lock
 
 DATA_HELP = "see 'Data sets' in README.md"
@@ -54,16 +54,9 @@ def check_run(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:
         warn_of_schedule(cfg, pictures.get('train_dataloader'))
 
 
-def is_first_machine() -> bool:
-    """Whether no other machine may have begun with this run; that one would have its work dir."""
-    return os.environ.get('NODE_RANK', '0') == '0' and 'RDZV_ENDPOINT' not in os.environ
-
-
 def check_processes() -> None:
     """No more processes on this node than GPUs; without any GPU, the processes share the CPU."""
-    per_node = os.environ.get('SLURM_NTASKS_PER_NODE', 1)
-    processes = int(os.environ.get('LOCAL_WORLD_SIZE', per_node))
-    gpus = torch.cuda.device_count()
+    processes, gpus = count_on_machine(), torch.cuda.device_count()
     if 0 < gpus < processes:
         raise UserError(f'{processes} processes were asked for on a machine with {gpus} GPU(s)')
 
@@ -71,9 +64,8 @@ def check_processes() -> None:
 def warn_of_schedule(cfg: Config, pictures: int | None) -> None:
     """Say what of the schedule lies behind the end of the training; ``pictures`` may be unknown."""
     batch = cfg.train_dataloader.get('batch_size') or math.inf
-    processes = int(os.environ.get('WORLD_SIZE', os.environ.get('LOCAL_WORLD_SIZE', 1)))
     known = pictures is not None and math.isfinite(batch)
-    iters = math.ceil(pictures / (batch * processes)) if known else math.inf
+    iters = math.ceil(pictures / (batch * count_processes())) if known else math.inf
     for line in find_late_schedules(cfg, iters):
         print(f'warning: {line}', file=sys.stderr)
 
@@ -128,10 +120,9 @@ def check_model(cfg: Config, pretrained: bool, whole_model: bool) -> None:
 
 def check_channels(cfg: Config, model: nn.Module) -> None:
     """Neck and heads of a config take as many channels as its model's backbone gives."""
-    channels = cfg.model.get('backbone', {}).get('in_channels', 3)
     try:
         backbone = copy.deepcopy(model.backbone).to('meta')
-        maps = backbone(torch.empty(1, channels, 64, 64, device='meta'))
+        maps = backbone(torch.empty(1, count_channels(cfg), 64, 64, device='meta'))
         given = [feature.shape[1] for feature in maps]
     except Exception:  # whatever a backbone of others cannot do without numbers: no verdict
         return
@@ -172,11 +163,10 @@ def check_pretrained(model: nn.Module) -> None:
     """The files that backbones start from are there, and fit those that load strictly."""
     for module in model.modules():
         if isinstance(module, BaseBackbone):
+            module.check_sources()
             for entry in module.pretrained_cfgs:
                 state = get_state_dict(load_file(entry['checkpoint'], lazily=True))
                 select_pretrained(module, state, entry['checkpoint'], entry.get('prefix'))
-        if isinstance(module, Timm):
-            module.check_file()
 
 
 def check_work_dir(work_dir: str, flag: str = '--work-dir') -> None:

@@ -22,6 +22,7 @@ from ..errors import UserError, last_line
 from .checks import check_run
 from .config import add_cfg_options, read_config
 from .interrupts import end_with_parent
+from .processes import is_main_process
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 PATIENCE = 10.0  # seconds
@@ -71,18 +72,6 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that checks and speaks for all, before they are connected."""
-    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
-
-
-def may_have_begun() -> bool:
-    """Whether this may be one more start of a run: after a loss, or where machines come and go."""
-    counts = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
-    return 'RDZV_ENDPOINT' in os.environ or any(int(os.environ.get(name, 0)) for name in counts)
 
 
 def check_once(cfg: Config, loaders: tuple[str, ...], whole_model: bool) -> None:

@@ -42,6 +42,9 @@ class Toolbox:
             ``save_dir`` is that.
         dump: The metric that writes predictions to a .pkl file; None where the evaluator writes a
             folder of label maps.
+        metric: Its metric that a report is made from.
+        collector: The metric that stands in for it, and collects what the report shows.
+        cpu_batch: Pictures of a training step on a CPU, where more do not make it faster.
         tta_model: Merges the predictions of a picture and its mirror image.
         tta_meta_keys: What its packing transform must keep for that, beside what it keeps anyway.
         tta_metric: What is left to evaluate then; None for all.
@@ -58,6 +61,9 @@ class Toolbox:
     show_flag: str
     show_folder: str | None
     dump: str | None
+    metric: str
+    collector: str
+    cpu_batch: int
     tta_model: dict
     run_heads: Callable[[nn.Module, Sequence[Tensor], tuple[int, int]], None]
     sample: type[BaseDataElement]
@@ -209,6 +215,9 @@ TOOLBOXES = {
         show_flag='enable',
         show_folder='out_dir',
         dump='DumpResults',
+        metric='Accuracy',
+        collector='mmdense.ReportedAccuracy',
+        cpu_batch=16,
         tta_model=dict(type='AverageClsScoreTTA'),
         run_heads=run_classifier,
         sample=DataSample,
@@ -222,6 +231,9 @@ TOOLBOXES = {
         show_flag='draw',
         show_folder='test_out_dir',
         dump='DumpDetResults',
+        metric='CocoMetric',
+        collector='mmdense.ReportedCocoMetric',
+        cpu_batch=4,
         tta_model=dict(
             type='mmdense.BoxTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
@@ -240,6 +252,9 @@ TOOLBOXES = {
         show_flag='draw',
         show_folder=None,
         dump=None,
+        metric='IoUMetric',
+        collector='mmdense.ReportedIoUMetric',
+        cpu_batch=4,
         tta_model=dict(type='SegTTAModel'),
         run_heads=run_segmentor,
         sample=SegDataSample,

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..serialization.checkpoint import load_file
 from .building import build_runner
 from .interrupts import stop_listening
-from .launch import is_main_process
+from .processes import is_main_process
 from .progress import bars
 from .saving import find_checkpoint, get_training_meta, lock_work_dir
 

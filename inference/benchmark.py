@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import timer
 from tqdm import tqdm
 
-from ..engine.building import build_model
+from ..engine.building import build_model, count_channels
 from ..engine.data import find_num_classes, prepare_loading
 from ..engine.toolboxes import find_toolbox
 
@@ -114,7 +114,7 @@ def prepare(
     if case.part == 'model':
         pass_once = run_model(model, cfg, shape, batch_size)
     else:
-        channels = cfg.model.backbone.get('in_channels', 3)
+        channels = count_channels(cfg)
         image = torch.randn(batch_size, channels, *shape, device=device)
         if channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
@@ -156,7 +156,7 @@ def run_model(
 ) -> Callable[[], object]:
     """The whole model: in eval mode its predictions, in training its loss on made-up labels."""
     samples = [make_sample(cfg, shape, model.training) for _ in range(batch_size)]
-    channels = cfg.model.backbone.get('in_channels', 3)
+    channels = count_channels(cfg)
     images = [torch.randint(0, 256, (channels, *shape), dtype=torch.uint8) for _ in samples]
 
     def pass_once() -> object:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from ..engine.building import build_model
+from ..engine.building import build_model, count_channels
 from ..engine.toolboxes import Toolbox, find_toolbox
 from ..families import find_family
 from ..families.family import Published, Totals, count_plainly
@@ -94,7 +94,7 @@ def measure(cfg: Config, shape: tuple[int, int]) -> Complexity:
     is_mask2former = 'Mask2Former' in (cfg.model.get('decode_head') or {}).get('type', '')
     device = 'cpu' if is_mask2former else 'meta'
     model = build_model(cfg, device)
-    channels = cfg.model.backbone.get('in_channels', 3)
+    channels = count_channels(cfg)
     image = torch.empty(1, channels, *shape, device=device)
     flops, activations, extra = FlopCounterMode(display=False), ActivationCounter(), ExtraCounter()
     extra.watch(model)

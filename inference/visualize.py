@@ -19,18 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from ..families import FAMILIES
-from ..families.views import KINDS, Call, Calls, Query, View, Watch, output_features
+from ..families import WATCHES
+from ..families.views import KINDS, Call, Calls, Query, View, Watch
 from ..files import replacing
 from ..registry import MODELS
 
 COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
 OPACITY = 0.6  # of what lies on the picture
-WATCHES = (
-    *(watch for family in FAMILIES for watch in family.watches),
-    Watch('features', 'mmdense.Timm', r'^$', output_features),
-)
 
 
 def list_kinds() -> tuple[str, ...]:

@@ -15,15 +15,8 @@ from ..engine.building import build_model
 from ..engine.data import prepare_loading
 from ..errors import UserError
 
-ON_CPU = {'mmpretrain': 16}  # pictures at a time; else 4
-FEW = 4
 TOO_FEW = 'Expected more than 1 value per channel'  # in PyTorch's words
 FULL = 0.9  # of the memory that a trial may reserve, since pictures differ
-
-
-def pick_few(cfg: Config) -> int:
-    """Pictures at a time on the CPU, where more do not make it faster."""
-    return ON_CPU.get(cfg.default_scope, FEW)
 
 
 def find_least(cfg: Config) -> int:

@@ -9,22 +9,17 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..engine.building import outline_model
+from ..engine.building import count_channels, outline_model
 from ..engine.config import find_own, read_config
+from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC
 
-SCOPES = {  # the toolbox of each task
-    DETECTION: 'mmdet',
-    INSTANCES: 'mmdet',
-    SEMANTIC: 'mmseg',
-    CLASSES: 'mmpretrain',
-}
-DEFAULTS = {  # small enough for a CPU
-    DETECTION: 'faster_rcnn_paca_own',
-    INSTANCES: 'mask_rcnn_paca_own',
-    SEMANTIC: 'sem_fpn_paca_own',
-    CLASSES: 'paca_own',
+DEFAULTS = {  # of each task: the kind of model, and one that is small enough for a CPU
+    DETECTION: ('detector', 'faster_rcnn_paca_own'),
+    INSTANCES: ('detector', 'mask_rcnn_paca_own'),
+    SEMANTIC: ('segmentor', 'sem_fpn_paca_own'),
+    CLASSES: ('classifier', 'paca_own'),
 }
 RESIZES = ('Resize', 'ResizeEdge')
 SIDE = 128  # of the picture that shows a backbone's strides
@@ -55,12 +50,12 @@ def find_model(name: str | None, task: str) -> Path:
     Raises:
         UserError: When there is none of that name, or it is of another task.
     """
-    name = name or DEFAULTS[task]
+    _, default = DEFAULTS[task]
+    name = name or default
     path = find_own(name)
     if path is None:
         raise UserError(
-            f"--model '{name}' is no config of ours: name a file of configs/, for example "
-            f'{DEFAULTS[task]}'
+            f"--model '{name}' is no config of ours: name a file of configs/, for example {default}"
         )
     check_task(read_model(path), name, task)
     return path
@@ -74,12 +69,11 @@ def read_model(path: Path) -> Config:
 
 def check_task(cfg: Config, name: str, task: str) -> None:
     """Raise :class:`UserError` unless a config is of a model for such data."""
-    wanted = SCOPES[task]
-    fits = cfg.get('default_scope') == wanted and 'backbone' in (cfg.get('model') or {})
+    kind, default = DEFAULTS[task]
+    fits = 'backbone' in (cfg.get('model') or {}) and find_toolbox(cfg).task == kind
     if not fits or (task == DETECTION and has_masks(cfg)):
         raise UserError(
-            f"--model '{name}' is not for {task}, which the data are for: one that is, is "
-            f'{DEFAULTS[task]}'
+            f"--model '{name}' is not for {task}, which the data are for: one that is, is {default}"
         )
 
 
@@ -92,7 +86,7 @@ def has_masks(cfg: Config) -> bool:
 def find_input(cfg: Config) -> Input:
     """The strides of a config's backbone, and the size that its test data are resized to."""
     model = outline_model(cfg)
-    channels = cfg.model.backbone.get('in_channels', 3)
+    channels = count_channels(cfg)
     maps = model.backbone.to('meta')(torch.empty(1, channels, SIDE, SIDE, device='meta'))
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     resizes = [step for step in dataset.get('pipeline', ()) if step['type'] in RESIZES]

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from ..engine.config import list_configs, read_config
+from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from ..files import replacing
 from .converting import convert
 from .examining import Examination
 from .faults import stops
-from .fitting import find_batch, find_least, pick_few
+from .fitting import find_batch, find_least
 from .kinds import KINDS
 from .mending import mend
 from .models import find_model, read_model
@@ -123,7 +124,7 @@ def fit(
         )
     most = max(find_most(cfg, pictures) // trial.processes, least)
     if not torch.cuda.is_available():
-        return decide(cfg, pictures, min(pick_few(cfg), most), epochs)
+        return decide(cfg, pictures, min(find_toolbox(cfg).cpu_batch, most), epochs)
     write(path, write_recipe(examination, base, data, trial, start, str(path.with_suffix(''))))
     return decide(cfg, pictures, find_batch(read_config(str(path)), most, least), epochs)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 
+from ..engine.processes import count_processes
 from ..errors import UserError
 from ..serialization.checkpoint import find_file
 from ..serialization.published import SCHEME, read_table
@@ -63,14 +64,6 @@ class Start(NamedTuple):
     def describe(self) -> str:
         fallback = self.reason or 'it starts from scratch'
         return f"it starts from '{self.file}'" if self.file else fallback
-
-
-def count_processes() -> int:
-    """The processes that the launcher starts, here and on other machines; 1 without one."""
-    if 'WORLD_SIZE' in os.environ:
-        return int(os.environ['WORLD_SIZE'])
-    nodes = os.environ.get('NNODES', '1')
-    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) * (int(nodes) if nodes.isdecimal() else 1)
 
 
 def find_most(cfg: Config, pictures: int) -> int:

@@ -11,6 +11,7 @@ from mmpretrain.evaluation import Accuracy, ConfusionMatrix
 
 from ..errors import UserError
 from ..registry import METRICS
+from .collector import Collector
 from .measures import bin_scores, calibration_error, choose_pictures
 from .page import Section, Table
 from .parts import show_calibration, show_galleries, show_mistakes
@@ -20,7 +21,7 @@ TOP = (1, 5)
 
 
 @METRICS.register_module()
-class ReportedAccuracy(Accuracy):
+class ReportedAccuracy(Collector, Accuracy):
     """MMPretrain's accuracy, which also keeps what a page shows.
 
     Of each picture it keeps, beyond the scores that are kept anyway, the path.

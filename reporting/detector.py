@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 
 from ..errors import UserError
 from ..registry import METRICS
+from .collector import Collector
 from .measures import bin_scores, choose_pictures
 from .page import Plot, Section, Table
 from .parts import show_calibration, show_mistakes, show_pairs
@@ -54,7 +55,7 @@ class Evaluation:
 
 
 @METRICS.register_module()
-class ReportedCocoMetric(CocoMetric):
+class ReportedCocoMetric(Collector, CocoMetric):
     """MMDetection's COCO metrics, which also keep what a page shows.
 
     Of each picture it keeps, beyond the predictions that are kept anyway, the path.

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import MODELS
 
 from ..engine.checks import check_work_dir
 from ..engine.data import find_datasets
 from ..engine.logs import choose_keys, draw, load_runs
 from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
+from ..registry import METRICS
+from .collector import Collector
 from .page import Page, Plot, Section, Table, write_page
 
 SUFFIXES = ('.html', '.htm')
 TIMES = ('time', 'data_time')  # which the runner reports beside the metrics
-
-
-class Reported(NamedTuple):
-    """What a toolbox's page is made from.
-
-    Args:
-        metric: The toolbox's metric.
-        collector: The metric that stands in for it, and collects what the page shows.
-        find_settings: What that wants to know of a config besides.
-    """
-
-    metric: str
-    collector: str
-    find_settings: Callable[[Config], dict] = lambda cfg: {}
 
 
 def enable_report(cfg: Config) -> None:
@@ -43,43 +29,23 @@ def enable_report(cfg: Config) -> None:
     Raises:
         UserError: When the config has no metric that a page is made from, or none is computed.
     """
-    find_toolbox(cfg)
-    name, collector, find_settings = REPORTED[cfg.default_scope]
+    toolbox = find_toolbox(cfg)
     metrics = cfg.test_evaluator
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
-    metric = next((m for m in metrics if get_name(m) == name), None)
+    metric = next((m for m in metrics if get_name(m) == toolbox.metric), None)
     if metric is None:
-        raise UserError(f'--report needs {name} as test_evaluator, or among several; leave it out')
+        raise UserError(
+            f'--report needs {toolbox.metric} as test_evaluator, or among several; leave it out'
+        )
     if metric.get('format_only'):
         raise UserError('--report needs annotations, and test_evaluator.format_only has none')
-    metric.update(type=collector, **find_settings(cfg))
+    metric.update(type=toolbox.collector, **METRICS.get(toolbox.collector).read_settings(cfg))
 
 
 def get_name(metric: dict) -> str:
     """The class's name alone, whether the config has it, with a scope or not, or the class."""
     kind = metric.get('type')
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
-
-
-def find_scores(cfg: Config) -> dict:
-    """``scores``: whether the softmax of what a segmentor gives pixels is a score of their classes.
-
-    Heads that classify masks give sums over masks, and augmentation the last view's.
-    """
-    heads = cfg.model.get('decode_head')
-    head = heads[-1] if isinstance(heads, list | tuple) else heads
-    if head is None:  # the model is in the wrapper that merges views
-        return dict(scores=False)
-    with MODELS.switch_scope_and_registry(cfg.default_scope) as registry:
-        kind = registry.get(head.type) if isinstance(head.type, str) else head.type
-    return dict(scores=hasattr(kind, 'cls_seg'))  # as all of MMSegmentation's for pixels
-
-
-REPORTED = {
-    'mmpretrain': Reported('Accuracy', 'mmdense.ReportedAccuracy'),
-    'mmdet': Reported('CocoMetric', 'mmdense.ReportedCocoMetric'),
-    'mmseg': Reported('IoUMetric', 'mmdense.ReportedIoUMetric', find_scores),
-}
 
 
 def find_report_path(cfg: Config, file: str) -> Path:
@@ -110,7 +76,7 @@ def write_report(
         UserError: When the file cannot be written, or a picture not be read any more.
     """
     metrics = {name: value for name, value in metrics.items() if name not in TIMES}
-    found = next(metric for metric in collected if hasattr(metric, 'get_sections'))
+    found = next(metric for metric in collected if isinstance(metric, Collector))
     with matplotlib.rc_context({'text.parse_math': False}):  # a class may be called $1
         page = Page(
             title=f'Evaluation of {Path(cfg.filename).stem}',

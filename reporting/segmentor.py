@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
 from ..registry import METRICS
+from .collector import Collector
 from .measures import (
     ORDINARY,
     WORST,
@@ -28,7 +30,7 @@ ROWS = 64  # of a picture's logits at a time
 
 
 @METRICS.register_module()
-class ReportedIoUMetric(IoUMetric):
+class ReportedIoUMetric(Collector, IoUMetric):
     """MMSegmentation's IoU, which also keeps what a page shows.
 
     Of each picture it keeps counts of pixels; label maps only of the few that may be shown.
@@ -43,6 +45,18 @@ class ReportedIoUMetric(IoUMetric):
         self.scores = scores
         self.worst: list[dict] = []  # of what this process has seen so far
         self.drawn: list[dict] = []
+
+    @classmethod
+    def read_settings(cls, cfg: Config) -> dict:
+        """``scores``: heads that classify masks give sums over masks, and test-time augmentation
+        the last view's."""
+        heads = cfg.model.get('decode_head')
+        head = heads[-1] if isinstance(heads, list | tuple) else heads
+        if head is None:  # the model is in the wrapper that merges views
+            return dict(scores=False)
+        with MODELS.switch_scope_and_registry(cfg.default_scope) as registry:
+            kind = registry.get(head.type) if isinstance(head.type, str) else head.type
+        return dict(scores=hasattr(kind, 'cls_seg'))  # as all of MMSegmentation's for pixels
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """As MMSegmentation does."""

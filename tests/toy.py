@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmdense.engine import launch, training
+from mmdense.engine import launch, processes, training
 
 
 @MODELS.register_module()
@@ -138,5 +138,5 @@ def train(work_dir: str | Path, resume: str | None = None, **settings: object) -
 def start(path: str) -> None:
     """As a process of a launcher: the training whose settings a file has, or what is left of it."""
     settings = Config.fromfile(path).to_dict()
-    resume = 'auto' if launch.may_have_begun() else None
+    resume = 'auto' if processes.may_have_begun() else None
     launch.run(lambda: train(resume=resume, **settings))

@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.building import load_model
+from mmdense.engine.building import count_channels, load_model
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
@@ -90,7 +90,7 @@ def main() -> None:
     if args.int8:
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
     model = load_model(cfg, args.checkpoint)
-    channels = cfg.model.backbone.get('in_channels', 3)
+    channels = count_channels(cfg)
     if args.optimize:
         model = optimize(model, in_channels=channels).model
     with replacing(out) as path:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.building import load_model, pick_device
+from mmdense.engine.building import count_channels, load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
@@ -106,7 +106,7 @@ def main() -> None:
     pipeline = build_pipeline(cfg)
     model = load_model(cfg, args.checkpoint, device)
     if args.optimize:
-        channels = cfg.model.backbone.get('in_channels', 3)
+        channels = count_channels(cfg)
         model, folded, error = optimize(model, args.precision, args.execution, channels)
         print(f'optimized: {folded} batch norms folded, maps within {error:.0e} of their values')
     classes = model.dataset_meta['classes']

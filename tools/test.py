@@ -11,6 +11,7 @@ import argparse
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.building import build_runner
+from mmdense.engine.processes import is_main_process
 from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
 from mmdense.reporting.evaluation import enable_report, find_report_path, write_report
 
@@ -51,14 +52,14 @@ def main() -> None:
         enable_report(cfg)
         report = find_report_path(cfg, args.report)
     launch.check_once(cfg, ('test_dataloader',), whole_model=True)
-    if not launch.is_main_process():
+    if not is_main_process():
         # mmengine's hook would write the one file of metrics from every process at once.
         cfg.setdefault('default_hooks', {})['logger'] = None
     if args.dry_run:
         return
     runner = build_runner(cfg)
     metrics = runner.test()
-    if args.report is not None and launch.is_main_process():
+    if args.report is not None and is_main_process():
         write_report(cfg, runner.test_evaluator.metrics, metrics, report)
         print(f"report: '{report}'")
 

@@ -12,6 +12,7 @@ import os
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch, training
+from mmdense.engine.processes import is_main_process, may_have_begun
 from mmdense.errors import UserError
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_input, find_model, read_model
@@ -62,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 def write_config(args: argparse.Namespace) -> str:
     """The config for ``--data``: the one that this run began with, or a new one."""
-    is_again = launch.may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
+    is_again = may_have_begun() or os.environ.get('MMDENSE_CHECKED') == '1'
     has_begun = args.resume or is_again
     known = find_written(args.data, args.model) if has_begun else None
     if known and args.epochs and not is_again:
@@ -71,7 +72,7 @@ def write_config(args: argparse.Namespace) -> str:
             f'--cfg-options train_cfg.max_epochs={args.epochs}'
         )
     if known:
-        if launch.is_main_process():
+        if is_main_process():
             print(f"config: '{known}', as it was written", flush=True)
         return str(known)
     if args.launcher != 'none':
@@ -100,9 +101,9 @@ def main() -> None:
     if args.auto_scale_lr:
         training.enable_auto_scale_lr(cfg)
     resume = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
-    if launch.may_have_begun():
+    if may_have_begun():
         training.set_resume(cfg, 'auto')
-    if resume and not (launch.may_have_begun() and cfg.resume):
+    if resume and not (may_have_begun() and cfg.resume):
         training.set_resume(cfg, resume)
     whole_model = cfg.get('resume', False)
     launch.check_once(cfg, ('train_dataloader', 'val_dataloader'), whole_model)

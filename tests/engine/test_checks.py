@@ -18,7 +18,6 @@ from mmdense.engine.checks import (
     check_model,
     check_processes,
     check_work_dir,
-    is_first_machine,
     warn_of_schedule,
 )
 from mmdense.errors import UserError
@@ -120,24 +119,6 @@ class TestChannels:
         )
         with pytest.raises(UserError, match=r'the backbone gives \[256, 512, 1024, 2048\]'):
             self.check(tmp_path / 'mine.py')
-
-
-@pytest.mark.parametrize(
-    'environ, first',
-    [
-        ({}, True),
-        ({'NODE_RANK': '0'}, True),
-        ({'NODE_RANK': '1'}, False),
-        ({'RDZV_ENDPOINT': 'host:1'}, False),
-        ({'NODE_RANK': '0', 'RDZV_ENDPOINT': 'host:1'}, False),
-    ],
-)
-def test_machines_that_may_find_the_work_dir_in_use(environ, first, monkeypatch):
-    for name in ('NODE_RANK', 'RDZV_ENDPOINT'):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    assert is_first_machine() is first
 
 
 @pytest.mark.parametrize(

@@ -139,25 +139,6 @@ def clean_env(monkeypatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize(
-    'rank, slurm, main',
-    [
-        (None, None, True),
-        ('0', None, True),
-        ('1', None, False),
-        (None, '0', True),
-        (None, '2', False),
-        ('0', '3', True),  # torchrun below srun: its own rank counts
-        ('1', '0', False),
-    ],
-)
-def test_main_process(rank, slurm, main, clean_env):
-    for name, value in (('RANK', rank), ('SLURM_PROCID', slurm)):
-        if value is not None:
-            clean_env.setenv(name, value)
-    assert launch.is_main_process() is main
-
-
 def test_one_process_checks_and_only_when_nobody_did(clean_env):
     calls = []
     clean_env.setattr(launch, 'check_run', lambda *args: calls.append(args))

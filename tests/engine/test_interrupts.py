@@ -319,24 +319,6 @@ def test_losses_in_one_line(text, words):
     assert (words is None and line is None) or (words in line and '--resume' in line)
 
 
-@pytest.mark.parametrize(
-    'environ, expected',
-    [
-        ({}, False),
-        ({'TORCHELASTIC_RESTART_COUNT': '0'}, False),
-        ({'TORCHELASTIC_RESTART_COUNT': '1'}, True),
-        ({'SLURM_RESTART_COUNT': '2'}, True),
-        ({'RDZV_ENDPOINT': 'a:1'}, True),
-    ],
-)
-def test_starts_that_may_not_be_the_first(environ, expected, monkeypatch):
-    for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT', 'RDZV_ENDPOINT'):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    assert launch.may_have_begun() is expected
-
-
 def train_two(tmp_path: Path, rank_hooks: dict[int, list]) -> list[int]:
     """Two ranks of one training."""
 

@@ -120,15 +120,6 @@ def test_a_disk_without_a_file_name():
     assert launch.explain_loss(OSError(errno.EPERM, 'No', 'x')) is None
 
 
-@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
-def test_who_speaks_for_all(name, monkeypatch):
-    for other in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
-        monkeypatch.delenv(other, raising=False)
-    assert launch.is_main_process()
-    monkeypatch.setenv(name, '1')
-    assert not launch.is_main_process()
-
-
 def test_flags(tmp_path, alone):
     (tmp_path / 'a.py').write_text('work_dir = None\n')
     parser = argparse.ArgumentParser()

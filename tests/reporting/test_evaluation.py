@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from helpers import DIGIT_CONFIGS, check_fails
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import METRICS
 from mmpretrain.evaluation import Accuracy
 from pages import BROWSER, open_in_browser, read_page
 
 from mmdense.engine.toolboxes import TOOLBOXES
 from mmdense.errors import UserError
-from mmdense.reporting.evaluation import REPORTED, enable_report, find_report_path, find_scores
+from mmdense.reporting.collector import Collector
+from mmdense.reporting.evaluation import enable_report, find_report_path
 from mmdense.reporting.page import show
+from mmdense.reporting.segmentor import ReportedIoUMetric
 
 SECTIONS = {
     'mmpretrain': ['Metrics', 'Classes', 'Mistakes', 'Calibration', 'Pictures', 'Training'],
@@ -103,8 +106,13 @@ def test_where_no_page_can_be(file, message, tmp_path, monkeypatch):
         find_report_path(Config(dict(work_dir='runs')), file)
 
 
-def test_every_toolbox_has_a_row():
-    assert REPORTED.keys() == TOOLBOXES.keys()
+@pytest.mark.parametrize('scope', TOOLBOXES)
+def test_every_toolbox_has_a_collector(scope):
+    """A child of its own metric."""
+    collector = METRICS.get(TOOLBOXES[scope].collector)
+    with METRICS.switch_scope_and_registry(scope) as registry:
+        assert issubclass(collector, Collector)
+        assert issubclass(collector, registry.get(TOOLBOXES[scope].metric))
 
 
 def make_config(scope: str, evaluator: object, head: str = 'FCNHead') -> Config:
@@ -144,10 +152,10 @@ def test_what_no_page_is_made_from(scope, evaluator, message):
 )
 def test_which_segmentors_give_scores(head, answer):
     cfg = make_config('mmseg', dict(type='IoUMetric'), head)
-    assert find_scores(cfg) == dict(scores=answer)
+    assert ReportedIoUMetric.read_settings(cfg) == dict(scores=answer)
     enable_report(cfg)
     assert cfg.test_evaluator == ConfigDict(type='mmdense.ReportedIoUMetric', scores=answer)
     cfg.model.decode_head = [dict(type='FCNHead'), dict(type=head)]  # a cascade's last decides
-    assert find_scores(cfg) == dict(scores=answer)
+    assert ReportedIoUMetric.read_settings(cfg) == dict(scores=answer)
     cfg.model = ConfigDict(type='SegTTAModel', module=cfg.model)
-    assert find_scores(cfg) == dict(scores=False)
+    assert ReportedIoUMetric.read_settings(cfg) == dict(scores=False)

@@ -1,0 +1,39 @@
+"""What the launchers say of a run's processes, before these are connected.
+
+torchrun, mpirun and srun leave their word in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that checks and speaks for all."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
+
+
+def is_first_machine() -> bool:
+    """Whether no other machine may have begun with this run; that one would have its work dir."""
+    return os.environ.get('NODE_RANK', '0') == '0' and 'RDZV_ENDPOINT' not in os.environ
+
+
+def may_have_begun() -> bool:
+    """Whether this may be one more start of a run: after a loss, or where machines come and go."""
+    counts = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+    return 'RDZV_ENDPOINT' in os.environ or any(int(os.environ.get(name, 0)) for name in counts)
+
+
+def count_processes() -> int:
+    """Those of all machines; 1 without a launcher."""
+    if 'WORLD_SIZE' in os.environ:
+        return int(os.environ['WORLD_SIZE'])
+    nodes = os.environ.get('NNODES', '1')
+    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) * (int(nodes) if nodes.isdecimal() else 1)
+
+
+def count_on_machine() -> int:
+    """Those of this machine."""
+    per_node = os.environ.get('SLURM_NTASKS_PER_NODE', 1)
+    return int(os.environ.get('LOCAL_WORLD_SIZE', per_node))
