@@ -12,11 +12,12 @@ import mmdense
 
 ROOT = Path(mmdense.__file__).parent
 TOY = Path(__file__).parent / 'toy'
+SUITES = ('backbones/test_contract.py', 'configs/test_configs.py', 'test_timm_models.py')
 
 
 @pytest.fixture(scope='module')
 def house(tmp_path_factory) -> Path:
-    """A copy of the package with the toy family in it, and no other line changed."""
+    """A copy of the package with the toy family, its config and its recipe; no other line changed."""
     house = tmp_path_factory.mktemp('copy') / 'mmdense'
     files = [path for path in ROOT.iterdir() if path.suffix in ('.py', '.yml', '.toml')]
     for package in ROOT.glob('*/__init__.py'):
@@ -32,6 +33,7 @@ def house(tmp_path_factory) -> Path:
     (house / 'configs' / 'toy').mkdir()
     for name in ('toy_n_in1k.py', 'metafile.yml'):
         shutil.copy(TOY / name, house / 'configs' / 'toy' / name)
+    shutil.copy(TOY / 'recipe.py', house / 'tests' / 'configs' / 'recipes' / 'toy.py')
     return house
 
 
@@ -41,8 +43,8 @@ def said(house) -> str:
     env = dict(os.environ, PYTHONPATH=str(house.parent), OMP_NUM_THREADS='1')
     env.pop('PYTEST_XDIST_WORKER', None)
     options = ('-k', 'Toy or toy', '-p', 'no:cacheprovider', '-o', 'addopts=', '-v')
-    suites = ('families/toy/check.py', 'backbones/test_contract.py', 'test_timm_models.py')
-    command = [sys.executable, '-m', 'pytest', *options, *(f'tests/{suite}' for suite in suites)]
+    files = ('tests/families/toy/check.py', *(f'tests/{suite}' for suite in SUITES))
+    command = [sys.executable, '-m', 'pytest', *options, *files]
     done = subprocess.run(command, cwd=house, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -52,7 +54,7 @@ def test_everything_finds_it(said):
     assert 'check.py::test_everything_finds_it PASSED' in said
 
 
-def test_the_contract_suite_takes_it_in(said):
-    for suite in ('test_contract.py', 'test_timm_models.py'):
-        lines = [line for line in said.splitlines() if suite in line and '::' in line]
-        assert any(' PASSED ' in line for line in lines)
+@pytest.mark.parametrize('suite', SUITES)
+def test_suites_take_it_in(suite, said):
+    lines = [line for line in said.splitlines() if f'{suite}::' in line]
+    assert any(' PASSED ' in line for line in lines)

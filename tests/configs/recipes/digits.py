@@ -1,0 +1,43 @@
+"""The digit scenes, this project's own."""
+
+from recipes.common import COMMON
+
+DIGITS = dict(
+    COMMON,
+    lr=2e-3,
+    weight_decay=0.05,
+    bias_decay=0,
+    clip_grad=5,
+    drop_path=0.0,
+    warm_up='50 iterations from 0.01',
+    batch=8,
+    base_batch=8,
+    flip=None,
+    augmentations='RandomResize RandomCrop PhotoMetricDistortion',
+    train=[(128, 128, 0.8, 1.25), (128, 128)],
+    test=[(128, 128)],
+)
+RECIPES = {
+    'digits/paca_digits': dict(
+        DIGITS,
+        warm_up='1 epochs from 0.01',
+        schedule='cosine from 1 to 9, min 1e-05',
+        length='9 epochs',
+        batch=64,
+        base_batch=64,
+        augmentations='RandomResizedCrop ColorJitter',
+        train=[48],
+        test=[],
+        jitter=(0.2, 0.2, 0.3, 0.5),
+        smoothing=0.1,
+    ),
+    'digits/mask_rcnn_paca_digits': dict(
+        DIGITS, schedule='cosine from 0 to 2, min 1e-05', length='2 epochs'
+    ),
+    'digits/upernet_paca_digits': dict(
+        DIGITS,
+        schedule='cosine from 0 to 6, min 1e-05',
+        length='6 epochs',
+        mults={'backbone': (0.25, 1)},
+    ),
+}
