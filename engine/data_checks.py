@@ -39,6 +39,20 @@ MAPS = 40  # label maps that are decoded
 CHUNK = 250  # files that a thread looks at before the time is asked for
 TAIL = 1024  # bytes in which a whole file has its end marker
 NAMED = 3  # of everything that is counted, so many are named
+NUMBER, TEXT, NOTHING = (int, float), (str,), (type(None),)
+FIELDS = {  # of a COCO json, of which all else is asked
+    'images': dict(
+        id=NUMBER + TEXT, file_name=TEXT, width=NUMBER + NOTHING, height=NUMBER + NOTHING
+    ),
+    'categories': dict(id=NUMBER + TEXT, name=TEXT),
+    'annotations': dict(
+        id=NUMBER + TEXT,
+        image_id=NUMBER + TEXT,
+        category_id=NUMBER + TEXT,
+        area=NUMBER + NOTHING,
+        segmentation=(list, dict, *NOTHING),
+    ),
+}
 PICKLES = ('.pkl', '.pickle')
 
 
@@ -137,24 +151,40 @@ def examine_coco(report: Report, dataset: BaseDataset, steps: list[dict], loader
     except (ValueError, RecursionError) as error:
         report.errors.append(f'is not json: {error}')
         return
-    wanted = ['images', 'categories', *([] if dataset.test_mode else ['annotations'])]
-    for key in wanted:
+    if isinstance(content, dict) and dataset.test_mode:
+        content.setdefault('annotations', [])
+    for key in FIELDS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             report.errors.append(f"is not COCO: it has no list '{key}'")
             return
-    try:
-        names = examine_categories(report, content, dataset.metainfo['classes'])
-        used = examine_annotations(report, content, names, steps, loader != 'train_dataloader')
-        only_used = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
-        images = [i for i in content['images'] if i['id'] in used or not only_used]
-        paths = [os.path.join(dataset.data_prefix['img'], i['file_name']) for i in images]
-    except (AttributeError, KeyError, TypeError) as error:
-        report.errors.append(f'is not COCO: {type(error).__name__}: {error}')
+    malformed = find_malformed(content)
+    if malformed:
+        report.errors.append(f'is not COCO: {"; ".join(malformed)}')
         return
+    names = examine_categories(report, content, dataset.metainfo['classes'])
+    used = examine_annotations(report, content, names, steps, loader != 'train_dataloader')
+    only_used = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
+    images = [i for i in content['images'] if i['id'] in used or not only_used]
+    paths = [os.path.join(dataset.data_prefix['img'], i['file_name']) for i in images]
     report.pictures = len(images)
     whole = find_whole_pictures(report, paths)
     sizes = [(i.get('width'), i.get('height')) for i in images]
     check_sizes(report, [(p, s) for p, s in zip(paths, sizes) if p in whole and None not in s])
+
+
+def find_malformed(content: dict) -> list[str]:
+    """Entries of a COCO json that are not what every reader takes them for; a line per list."""
+    lines = []
+    for name, fields in FIELDS.items():
+        needed = [key for key, types in fields.items() if NOTHING[0] not in types]
+        bad = [i for i, entry in enumerate(content[name]) if not fits(entry, fields)]
+        count(lines, bad, f'{name} lack {", ".join(needed)} or have a field of another type')
+    return lines
+
+
+def fits(entry: object, fields: dict[str, tuple]) -> bool:
+    """Whether an entry is a dict with fields of these types; None is one that is left out."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(k), t) for k, t in fields.items())
 
 
 def examine_categories(report: Report, content: dict, classes: Sequence[str]) -> dict:
@@ -174,7 +204,7 @@ def examine_categories(report: Report, content: dict, classes: Sequence[str]) ->
         )
     if known - wanted and not wanted - known:
         lost = sum(
-            ids.get(a.get('category_id')) not in wanted for a in content.get('annotations', ())
+            ids.get(a.get('category_id')) not in wanted for a in content['annotations']
         )
         report.warnings.append(
             f'{lost} annotations of {len(known - wanted)} categories that are no classes of '
@@ -193,7 +223,7 @@ def examine_annotations(
         count(report.errors, [i for i, k in repeated.items() if k > 1], 'image ids appear twice')
     unsized = [i['id'] for i in content['images'] if 'width' not in i or 'height' not in i]
     count(report.errors, unsized, 'images have no width and height')
-    every = content.get('annotations') or []
+    every = content['annotations']
     ids = [a['id'] for a in every]
     if len(set(ids)) != len(ids):
         twice = [i for i, k in Counter(ids).items() if k > 1]
@@ -252,15 +282,20 @@ def check_masks(report: Report, anns: list[dict], images: dict) -> None:
         if not mask:
             missing.append(ann['id'])
         elif isinstance(mask, list):
-            if not any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
+            if not any(is_polygon(polygon) for polygon in mask):
                 flat.append(ann['id'])
         else:
             image = images[ann['image_id']]
-            if list(mask.get('size', ())) != [image['height'], image['width']]:
+            if mask.get('size') != [image['height'], image['width']]:
                 foreign.append(ann['id'])
     count(report.errors, missing, 'annotations have no segmentation, which the pipeline loads')
     count(report.errors, flat, 'masks have no polygon of three points')
     count(report.errors, foreign, 'masks (RLE) have another size than their picture')
+
+
+def is_polygon(corners: object) -> bool:
+    """Whether it is a flat list of three corners or more."""
+    return isinstance(corners, list) and len(corners) >= 6 and len(corners) % 2 == 0
 
 
 def examine_maps(report: Report, dataset: BaseDataset, steps: list[dict], loader: str) -> None:

@@ -17,7 +17,7 @@ SUITES = ('backbones/test_contract.py', 'configs/test_configs.py', 'test_timm_mo
 
 @pytest.fixture(scope='module')
 def house(tmp_path_factory) -> Path:
-    """A copy of the package with the toy family, its config and its recipe; no other line changed."""
+    """A copy of the package with the toy family, its config and recipe; no other line changed."""
     house = tmp_path_factory.mktemp('copy') / 'mmdense'
     files = [path for path in ROOT.iterdir() if path.suffix in ('.py', '.yml', '.toml')]
     for package in ROOT.glob('*/__init__.py'):
