@@ -13,7 +13,7 @@ def _registry(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mmdense', locations=locations)
 
 
-MODELS = _registry(mmengine.MODELS, 'backbones', 'heads', 'engine.testing')
+MODELS = _registry(mmengine.MODELS, 'backbones', 'heads', 'engine.testing', 'inference.tiles')
 WEIGHT_INITIALIZERS = _registry(mmengine.WEIGHT_INITIALIZERS, 'serialization.loading')
 HOOKS = _registry(
     mmengine.HOOKS,

@@ -203,9 +203,7 @@ def examine_categories(report: Report, content: dict, classes: Sequence[str]) ->
             'decides the labels'
         )
     if known - wanted and not wanted - known:
-        lost = sum(
-            ids.get(a.get('category_id')) not in wanted for a in content['annotations']
-        )
+        lost = sum(ids.get(a.get('category_id')) not in wanted for a in content['annotations'])
         report.warnings.append(
             f'{lost} annotations of {len(known - wanted)} categories that are no classes of '
             f'metainfo are left out: {enumerate_first(sorted(known - wanted))}'

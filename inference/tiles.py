@@ -17,6 +17,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseTTAModel
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
@@ -24,6 +25,7 @@ from pycocotools import mask as coco_mask
 from torch import nn
 
 from ..engine.toolboxes import encode_mask
+from ..registry import MODELS
 from .drawing import draw_sample, enlarge_picture, enlarge_sample
 from .predict import predict
 
@@ -97,15 +99,17 @@ class Predictor:
         self.score_thr = score_thr
 
     def __call__(self, path: str) -> BaseDataElement:
-        """What the model finds in a picture: the toolbox's data sample.
+        """What the model finds in a file, as :meth:`find` has it."""
+        return self.find(self.read(dict(img_path=path, img_id=0, seg_fields=[]))['img'])
+
+    def find(self, picture: np.ndarray) -> BaseDataElement:
+        """What the model finds in a picture (H, W, C): the toolbox's data sample.
 
         Of a picture that is larger than a tile, a segmentor's labels are uint8, or uint16 where
         there are more classes, and a detector's masks COCO's run lengths, one for each instance.
         """
-        loaded = self.read(dict(img_path=path, img_id=0, seg_fields=[]))
-        picture = loaded['img']
         if not self.is_large(picture):
-            return predict(self.model, pseudo_collate([self.prepare(loaded)]))
+            return self.look(picture)
         if hasattr(self.model, 'decode_head'):
             return self.segment(picture)
         return self.detect(picture)
@@ -193,6 +197,45 @@ class Predictor:
                 for mask in found.masks
             ]
         return large
+
+
+@MODELS.register_module()
+class TiledModel(BaseTTAModel):
+    """A model that is tested on large pictures a tile at a time.
+
+    Args:
+        module: The detector or segmentor.
+        pipeline: The test pipeline, from a file to the model's input.
+        side: Of a tile, in pixels of the picture.
+        data_preprocessor: Of the module, where the config has it beside the model.
+    """
+
+    def __init__(
+        self,
+        module: dict,
+        pipeline: list[dict],
+        side: int,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__(module, data_preprocessor)
+        self.predictor = Predictor(self.module, Compose(pipeline), side, score_thr=0.0)
+
+    def test_step(self, data: dict) -> list[BaseDataElement]:
+        """The batch's samples with what is found in its pictures, which nothing has resized."""
+        for image, sample in zip(data['inputs'], data['data_samples']):
+            found = self.predictor.find(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            if 'pred_sem_seg' in found:
+                labels = found.pred_sem_seg.data
+                # Of uint16 PyTorch compares nothing.
+                labels = labels.int() if labels.dtype == torch.uint16 else labels
+                sample.pred_sem_seg = PixelData(data=labels)
+            else:
+                sample.pred_instances = found.pred_instances
+        return data['data_samples']
+
+    def merge_preds(self, data_samples_list: list) -> list:
+        """Nothing is left to merge: that is mmengine's for whole pictures."""
+        return data_samples_list
 
 
 def encode_part(mask: np.ndarray, rows: slice, columns: slice, height: int, width: int) -> dict:

@@ -96,8 +96,9 @@ def describe_data(cfg: Config) -> str:
     dataset = next(find_datasets(cfg.test_dataloader.dataset))
     kind = dataset.type if isinstance(dataset.type, str) else dataset.type.__name__
     place = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    augmented = ', with test-time augmentation' if 'module' in cfg.model else ''
-    return f'{kind} {place}'.rstrip() + augmented
+    how = ', with test-time augmentation' if 'module' in cfg.model else ''
+    how = f', in tiles of {cfg.model.side} pixels' if 'side' in cfg.model else how
+    return f'{kind} {place}'.rstrip() + how
 
 
 def get_training(checkpoint: str) -> list[Section]:

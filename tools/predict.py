@@ -23,6 +23,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import count_channels, load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
+from mmdense.engine.testing import add_tile
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing, tiles
@@ -35,8 +36,6 @@ from mmdense.inference.predict import (
     predict,
     write_results,
 )
-
-LEAST_TILE = 64
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,12 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.3,
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
-    parser.add_argument(
-        '--tile',
-        type=int,
-        metavar='SIDE',
-        help='a picture with a longer side than this, in pixels, is predicted a tile at a time',
-    )
+    add_tile(parser)
     parser.add_argument(
         '--optimize',
         action='store_true',
@@ -86,8 +80,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
-    if args.tile is not None and args.tile < LEAST_TILE:
-        parser.error(f'--tile must be at least {LEAST_TILE}')
     if not args.optimize and (args.precision, args.execution) != ('fp32', 'eager'):
         parser.error('--precision and --execution go with --optimize')
     return args

@@ -12,7 +12,13 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.engine import launch
 from mmdense.engine.building import build_runner
 from mmdense.engine.processes import is_main_process
-from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
+from mmdense.engine.testing import (
+    add_tile,
+    enable_dump,
+    enable_tiles,
+    enable_tta,
+    enable_visualization,
+)
 from mmdense.reporting.evaluation import enable_report, find_report_path, write_report
 
 
@@ -28,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--show-dir', help='write pictures of the predictions to this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_tile(parser)
     parser.add_argument(
         '--report',
         nargs='?',
@@ -38,12 +45,25 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_args() -> argparse.Namespace:
+    parser = make_parser()
+    args = parser.parse_args()
+    if args.tile and (args.tta or args.show or args.show_dir or args.out):
+        parser.error(
+            '--tile goes without --tta, --show, --show-dir and --out; predict --tile writes '
+            'predictions'
+        )
+    return args
+
+
 def main() -> None:
-    args = make_parser().parse_args()
+    args = parse_args()
     cfg = launch.load_config(args)
     cfg.load_from = args.checkpoint
     if args.tta:
         enable_tta(cfg)
+    if args.tile:
+        enable_tiles(cfg, args.tile)
     if args.show or args.show_dir:
         enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
     if args.out:

@@ -1,6 +1,7 @@
 """Pictures in tiles: what comes out is what a model that sees the whole picture finds."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -11,15 +12,27 @@ from helpers import DIGIT_CONFIGS, check_fails
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
+from torch import nn
 
 from mmdense.inference import tiles
 from mmdense.inference.drawing import build_visualizer
-from mmdense.inference.tiles import CUT, SMALL, WHOLE, Predictor, cut, cut_side, merge, shrink
+from mmdense.inference.tiles import (
+    CUT,
+    SMALL,
+    WHOLE,
+    Predictor,
+    TiledModel,
+    cut,
+    cut_side,
+    merge,
+    shrink,
+)
 
+FEW = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.dataset.indices=3']
 SIZES = [(100, 100, 0.25), (101, 100, 0.25), (1000, 128, 0.25), (997, 64, 0.5), (30, 64, 0.25)]
 
 
@@ -226,8 +239,63 @@ def test_tool(scope, untrained, pictures, run_tool, tmp_path):
             assert cv2.imread(str(file.with_suffix('.png')), -1).shape == (128, 128)
 
 
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_testing(scope, place, untrained, run_tool):
+    """Pictures that fit get the metrics of untiled ones; smaller tiles are said on the page."""
+    found = {}
+    for side in (None, 128, 96):
+        command = [DIGIT_CONFIGS[scope], untrained(scope), '--work-dir', f'by_{side}', '--report']
+        tile = [] if side is None else ['--tile', side]
+        code, _, err = run_tool('test.py', *command, *tile, *FEW)
+        assert code == 0, err[-3000:]
+        metrics = json.loads(next(Path(f'by_{side}').glob('*/*.json')).read_text())
+        found[side] = {k: v for k, v in metrics.items() if k not in ('time', 'data_time')}
+        page = Path(f'by_{side}', 'report.html').read_text()
+        assert ('in tiles of' in page) == (side is not None)
+    assert found[None] == found[128] and found[96].keys() == found[128].keys()
+    assert scope == 'mmdet' or found[96] != found[128]  # an untrained detector finds nothing
+
+
+class Fixed(nn.Module):
+    """In a wrapper: a segmentor that is right about pictures in which blue is the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decode_head = nn.Module()
+        self.decode_head.num_classes = 300
+        self.test_step = PixelModel().test_step
+
+
+def test_samples_get_what_tiles_find():
+    """The batch's own samples, truth and all; labels of a type in which PyTorch can compare."""
+    steps = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs', meta_keys=())]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = TiledModel(Fixed(), steps, 128)
+    picture = torch.randint(0, 256, (3, 200, 300), dtype=torch.uint8)
+    truth = PixelData(data=picture[:1].long())
+    (sample,) = model.test_step(
+        dict(inputs=[picture], data_samples=[SegDataSample(gt_sem_seg=truth)])
+    )
+    assert torch.equal(sample.pred_sem_seg.data.long(), sample.gt_sem_seg.data)
+    assert torch.equal(sample.gt_sem_seg.data, picture[:1].long())
+    assert sample.pred_sem_seg.data.dtype == torch.int32
+
+
+@pytest.mark.parametrize('flags', [['--tta'], ['--out', 'x.pkl'], ['--show-dir', 'x']])
+def test_testing_refuses(flags, untrained, run_tool, tmp_path):
+    args = (DIGIT_CONFIGS['mmdet'], untrained('mmdet'), '--work-dir', tmp_path / 'run')
+    code, _, err = run_tool('test.py', *args, '--tile', 96, *flags)
+    assert code == 2 and '--tile goes without --tta, --show, --show-dir and --out' in err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_testing_refuses_classifiers(place, untrained, run_tool):
+    args = (DIGIT_CONFIGS['mmpretrain'], untrained('mmpretrain'), '--tile', 96)
+    check_fails(run_tool('test.py', *args), '--tile is for detectors and segmentors')
+
+
 def test_tool_refuses(untrained, pictures, run_tool):
     args = (DIGIT_CONFIGS['mmpretrain'], untrained('mmpretrain'), pictures)
     check_fails(run_tool('predict.py', *args, '--tile', 96), '--tile is for detectors and segm')
     code, _, err = run_tool('predict.py', *args, '--tile', 10)
-    assert code == 2 and '--tile must be at least 64' in err
+    assert code == 2 and '--tile: must be at least 64' in err
