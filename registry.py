@@ -25,6 +25,7 @@ HOOKS = _registry(
     'engine.resuming',
     'engine.saving',
     'engine.sharding',
+    'inference.optimize',
 )
 MODEL_WRAPPERS = _registry(mmengine.MODEL_WRAPPERS, 'engine.sharding')
 METRICS = _registry(

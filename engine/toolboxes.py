@@ -85,6 +85,12 @@ def find_toolbox(cfg: Config) -> Toolbox:
     return TOOLBOXES[scope]
 
 
+def describe_shapes() -> str:
+    """The default shapes in words, for the tools' help."""
+    rows = TOOLBOXES.values()
+    return ', '.join(f'{" ".join(map(str, row.shape))} for a {row.task}' for row in rows)
+
+
 def check_model_config(cfg: Config) -> None:
     """Raise :class:`UserError` unless a config is of a model with a backbone, in a toolbox."""
     if 'backbone' not in (cfg.get('model') or {}) or cfg.get('default_scope') not in TOOLBOXES:

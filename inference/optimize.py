@@ -11,6 +11,7 @@ is compiled, once for all sizes.
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections import Counter
 from collections.abc import Iterator
@@ -18,12 +19,18 @@ from typing import NamedTuple
 
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..engine.building import count_channels
 from ..errors import UserError
+from ..registry import HOOKS
 from .benchmark import DTYPES
 
 # What a map of backbone or neck may differ by, of its largest value.
@@ -43,6 +50,9 @@ class Optimized(NamedTuple):
     model: nn.Module
     folded: int
     error: float
+
+    def describe(self) -> str:
+        return f'{self.folded} batch norms folded, maps within {self.error:.0e} of their values'
 
 
 @torch.no_grad()
@@ -83,6 +93,75 @@ def optimize(
     if precision != 'fp32':
         quick.test_step = _InHalf(quick, precision)
     return Optimized(quick, folded, error)
+
+
+def add_optimize(parser: argparse.ArgumentParser) -> None:
+    """The flags of tools that may run a quick copy."""
+    parser.add_argument(
+        '--optimize',
+        action='store_true',
+        help='fold batch norms into convolutions, and check that the backbone stays the same',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=tuple(DTYPES),
+        default='fp32',
+        help='with --optimize: of products and convolutions',
+    )
+    parser.add_argument(
+        '--execution',
+        choices=('eager', 'compiled'),
+        default='eager',
+        help='with --optimize: compile the backbone, once for all sizes',
+    )
+
+
+def check_optimize(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with the parser's error where flags lack the one that they go with."""
+    if not args.optimize and (args.precision, args.execution) != ('fp32', 'eager'):
+        parser.error('--precision and --execution go with --optimize')
+
+
+def enable_optimize(cfg: Config, precision: str, execution: str) -> None:
+    """Let a test run with a quick copy of the model, before anything else wraps that.
+
+    Args:
+        cfg: The config.
+        precision: As in :func:`optimize`.
+        execution: As there.
+    """
+    hook = dict(type='mmdense.OptimizeHook', precision=precision, execution=execution)
+    hook['in_channels'] = count_channels(cfg)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
+@HOOKS.register_module()
+class OptimizeHook(Hook):
+    """Tests a quick copy of the model, made when the weights are those that are tested.
+
+    Args:
+        options: Of :func:`optimize`.
+    """
+
+    priority = 'VERY_LOW'  # after what averages weights
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self.model = runner.model
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        is_wrapped = isinstance(model, BaseTTAModel)
+        found = optimize(model.module if is_wrapped else model, **self.options)
+        runner.logger.info(f'optimized: {found.describe()}')
+        if is_wrapped:
+            runner.model = copy.copy(model)
+            runner.model._modules = dict(model._modules, module=found.model)
+        else:
+            runner.model = found.model
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        runner.model = self.model
 
 
 def fold_batch_norms(model: nn.Module) -> int:

@@ -223,6 +223,7 @@ class TiledModel(BaseTTAModel):
     def test_step(self, data: dict) -> list[BaseDataElement]:
         """The batch's samples with what is found in its pictures, which nothing has resized."""
         for image, sample in zip(data['inputs'], data['data_samples']):
+            self.predictor.model = self.module
             found = self.predictor.find(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             if 'pred_sem_seg' in found:
                 labels = found.pred_sem_seg.data

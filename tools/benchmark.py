@@ -24,7 +24,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import pick_device
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import check_model_config, find_toolbox
+from mmdense.engine.toolboxes import check_model_config, describe_shapes, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.benchmark import DTYPES, Case, measure_all
 from mmdense.inference.benchmark_report import draw, get_rows, print_table, write_csv
@@ -60,8 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         nargs='+',
         metavar='SIDE',
-        help='height and width, or one number for a square; by default 224 for classifiers, '
-        '800 1280 for detectors, 512 for segmentors',
+        help=f'height and width, or one number for a square (default: {describe_shapes()})',
     )
     parser.add_argument('--batch-size', type=int, default=1, help='images per pass (default: 1)')
     parser.add_argument('--warmup', type=int, default=3, help='passes before (default: 3)')

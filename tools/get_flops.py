@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import check_model_config, find_toolbox
+from mmdense.engine.toolboxes import check_model_config, describe_shapes, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.flops import measure
 from mmdense.inference.flops_report import as_json, print_configs, print_table
@@ -33,8 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         nargs='+',
         metavar='SIDE',
-        help='height and width of the image, or one number for a square; by default as '
-        'published: 224 for classifiers, 800 1280 for detectors, 512 for segmentors',
+        help=f'height and width, or one number for a square (default: {describe_shapes()})',
     )
     parser.add_argument('--by-module', action='store_true', help='a row for every module')
     parser.add_argument('--json', action='store_true', help='print one JSON object and no table')

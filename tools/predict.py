@@ -27,8 +27,7 @@ from mmdense.engine.testing import add_tile
 from mmdense.engine.toolboxes import check_model_config, find_toolbox
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing, tiles
-from mmdense.inference.benchmark import DTYPES
-from mmdense.inference.optimize import optimize
+from mmdense.inference.optimize import add_optimize, check_optimize, optimize
 from mmdense.inference.predict import (
     describe,
     find_images,
@@ -53,23 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
     add_tile(parser)
-    parser.add_argument(
-        '--optimize',
-        action='store_true',
-        help='fold batch norms into convolutions, and check that the backbone stays the same',
-    )
-    parser.add_argument(
-        '--precision',
-        choices=tuple(DTYPES),
-        default='fp32',
-        help='with --optimize: of products and convolutions',
-    )
-    parser.add_argument(
-        '--execution',
-        choices=('eager', 'compiled'),
-        default='eager',
-        help='with --optimize: compile the backbone, once for all sizes',
-    )
+    add_optimize(parser)
     launch.add_device(parser)
     add_cfg_options(parser)
     return parser
@@ -80,8 +63,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 <= args.score_thr <= 1:
         parser.error('--score-thr is between 0 and 1; overlays show it in percent')
-    if not args.optimize and (args.precision, args.execution) != ('fp32', 'eager'):
-        parser.error('--precision and --execution go with --optimize')
+    check_optimize(parser, args)
     return args
 
 
@@ -98,9 +80,9 @@ def main() -> None:
     pipeline = build_pipeline(cfg)
     model = load_model(cfg, args.checkpoint, device)
     if args.optimize:
-        channels = count_channels(cfg)
-        model, folded, error = optimize(model, args.precision, args.execution, channels)
-        print(f'optimized: {folded} batch norms folded, maps within {error:.0e} of their values')
+        quick = optimize(model, args.precision, args.execution, count_channels(cfg))
+        model = quick.model
+        print(f'optimized: {quick.describe()}')
     classes = model.dataset_meta['classes']
     tiled = tiles.Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)

@@ -19,6 +19,7 @@ from mmdense.engine.testing import (
     enable_tta,
     enable_visualization,
 )
+from mmdense.inference.optimize import add_optimize, check_optimize, enable_optimize
 from mmdense.reporting.evaluation import enable_report, find_report_path, write_report
 
 
@@ -35,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     add_tile(parser)
+    add_optimize(parser)
     parser.add_argument(
         '--report',
         nargs='?',
@@ -53,6 +55,7 @@ def parse_args() -> argparse.Namespace:
             '--tile goes without --tta, --show, --show-dir and --out; predict --tile writes '
             'predictions'
         )
+    check_optimize(parser, args)
     return args
 
 
@@ -60,6 +63,8 @@ def main() -> None:
     args = parse_args()
     cfg = launch.load_config(args)
     cfg.load_from = args.checkpoint
+    if args.optimize:
+        enable_optimize(cfg, args.precision, args.execution)
     if args.tta:
         enable_tta(cfg)
     if args.tile:

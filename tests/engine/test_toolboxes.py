@@ -14,7 +14,12 @@ from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from mmdense.engine.toolboxes import TOOLBOXES, check_model_config, find_toolbox
+from mmdense.engine.toolboxes import (
+    TOOLBOXES,
+    check_model_config,
+    describe_shapes,
+    find_toolbox,
+)
 from mmdense.errors import UserError
 from mmdense.inference import drawing
 from mmdense.inference.predict import describe, predict
@@ -25,6 +30,11 @@ CLASSES = ('ape', 'bee', 'cat', 'dog', 'elk', 'fox', 'gnu')
 
 def cfg_of(scope: str) -> Config:
     return Config(dict(default_scope=scope, model=dict(backbone=dict(type='Any'))))
+
+
+def test_shapes_in_words():
+    words = '224 224 for a classifier, 800 1280 for a detector, 512 512 for a segmentor'
+    assert describe_shapes() == words
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A model that is made quick stays the same function."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,10 @@ from helpers import (
 )
 from mmcv.cnn import ConvModule
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.logging import MMLogger
+from mmengine.registry import HOOKS
+from mmengine.runner import get_priority
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -173,8 +179,50 @@ def test_predictions(scope, precision, untrained, pictures):
         assert b.pred_instances.bboxes.isfinite().all()
 
 
+FEW = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.dataset.indices=6']
+
+
+@pytest.mark.parametrize(
+    'scope, flags',
+    [
+        ('mmpretrain', []),
+        ('mmdet', []),
+        ('mmseg', []),
+        ('mmpretrain', ['--tta']),
+        ('mmseg', ['--tile', 96]),
+    ],
+)
+def test_testing(scope, flags, place, untrained, run_tool):
+    """The metrics of the model itself, also within what wraps it."""
+    found = {}
+    for name, more in dict(plain=[], quick=['--optimize']).items():
+        command = [DIGIT_CONFIGS[scope], untrained(scope), '--work-dir', name, *flags, *more]
+        code, _, err = run_tool('test.py', *command, *FEW)
+        assert code == 0, err[-3000:]
+        metrics = json.loads(next(Path(name).glob('*/*.json')).read_text())
+        found[name] = {k: v for k, v in metrics.items() if k not in ('time', 'data_time')}
+        (log,) = Path(name).glob('*/*.log')
+        assert ('batch norms folded' in log.read_text()) == bool(more)
+    assert found['quick'] == pytest.approx(found['plain'], abs=0.5)
+
+
+def test_averaged_weights_are_what_is_optimized(place, untrained):
+    """Those with which mmengine's hook tests, and the model is itself again at the end."""
+    cfg = Config.fromfile(DIGIT_CONFIGS['mmpretrain'])
+    model = load_model(cfg, str(untrained('mmpretrain')))
+    runner = SimpleNamespace(model=model, logger=MMLogger.get_current_instance())
+    hook = HOOKS.build(dict(type='mmdense.OptimizeHook'))
+    assert get_priority(hook.priority) > get_priority(EMAHook.priority)
+    nn.init.constant_(model.head.fc.bias, 7.0)
+    hook.before_test_epoch(runner)
+    assert runner.model is not model and (runner.model.head.fc.bias == 7).all()
+    assert not any(p.requires_grad for p in runner.model.parameters())
+    hook.after_test_epoch(runner)
+    assert runner.model is model
+
+
 def test_compiled_once_for_all_sizes():
-    """Twenty sizes, at most three programs."""
+    """A hundred sizes, at most three programs."""
     torch._dynamo.reset()
     model = Whole('MSFViT-groups')
     quick = optimize(model, execution='compiled').model
@@ -186,8 +234,8 @@ def test_compiled_once_for_all_sizes():
 
     quick.backbone.compile(dynamic=True, backend=backend)
     with torch.no_grad():
-        for i in range(20):
-            x = torch.randn(1, 3, 64 + 7 * i, 200 - 5 * i)
+        for i in range(100):
+            x = torch.randn(1, 3, 64 + 7 * i % 97, 232 - 5 * i % 101)
             for a, b in zip(model.backbone(x), quick.backbone(x)):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert len(compiled) <= 3
