@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import fused
-from .depthwise import is_depthwise
+from .depthwise import find_gradients, is_depthwise
 from .layers import to_map, to_tokens
 
 SLICE_BYTES = 8 * 2**20  # of a wide tensor; from 8 to 24 MB the times are alike
@@ -134,18 +134,11 @@ class FeedForward(torch.autograd.Function):
         if kernel is not None:
             if to_bias:
                 grads[4] = grad.sum(dim=0)
-            grad, grads[3], _ = torch.ops.aten.convolution_backward(
+            grad, grads[3] = find_gradients(
                 to_map(grad.unflatten(0, (len(x), -1)), ctx.size),
                 to_map(h, ctx.size),
                 kernel,
-                bias_sizes=None,
-                stride=(1, 1),
-                padding=(kernel.shape[2] // 2,) * 2,
-                dilation=(1, 1),
-                transposed=False,
-                output_padding=(0, 0),
-                groups=len(kernel),
-                output_mask=(True, to_kernel, False),
+                to_kernel,
             )
             grad = to_tokens(grad).flatten(0, 1)
         if to_rows:

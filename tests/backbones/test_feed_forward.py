@@ -26,11 +26,11 @@ def make_inputs(
     ]
 
 
-def reference(x, rows, bias1, kernel, bias, columns, bias2) -> Tensor:
+def reference(x, rows, bias1, kernel, bias, columns, bias2, size=SIZE) -> Tensor:
     """In another layout, with PyTorch's layers alone."""
     u = F.linear(x, rows, bias1)
     if kernel is not None:
-        u = u.transpose(1, 2).reshape(B, D, *SIZE)
+        u = u.transpose(1, 2).reshape(len(x), D, *size)
         u = F.conv2d(u, kernel, bias, padding=1, groups=D).flatten(2).transpose(1, 2)
     return F.linear(F.gelu(u), columns, bias2)
 
@@ -42,6 +42,19 @@ def test_gradients(without):
     found, expected = FeedForward.apply(SIZE, *inputs), reference(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert_same_gradients(found, expected, given)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 9), (7, 2)])
+def test_maps_smaller_than_the_window(size):
+    shapes = ((B, size[0] * size[1], C), *SHAPES[1:])
+    inputs = make_inputs(shapes=shapes)
+    found, expected = FeedForward.apply(size, *inputs), reference(*inputs, size=size)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(found, expected, inputs)
+    inputs[3].requires_grad_(False)  # the kernel is frozen
+    rest = [t for t in inputs if t.requires_grad]
+    found, expected = FeedForward.apply(size, *inputs), reference(*inputs, size=size)
+    assert_same_gradients(found, expected, rest)
 
 
 @pytest.mark.parametrize('wanted', range(len(SHAPES)))
