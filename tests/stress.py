@@ -310,9 +310,9 @@ class Stress:
             # Over itself: what is open stays open, and would keep it from being made read-only.
             subprocess.run(['mount', '--bind', folder, folder], check=True)
             subprocess.run(['mount', '-o', 'remount,bind,ro', folder], check=True)
-            is_done = training.find() == expected['iter']  # nothing was left to be written
             code = wait(child, SECONDS)
             subprocess.run(['umount', folder], check=True)
+            is_done = training.find() == expected['iter']  # nothing was left to be written
             outcome = training.finish(expected, before)
             if code not in ((0, 1) if is_done else (1,)) or training.tracebacks():
                 return outcome._replace(wrong=f'exit code {code}, {training.last_line()}')
