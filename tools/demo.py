@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,11 +188,14 @@ def draw_pictures() -> list[Path]:
     """Predictions on held-out scenes, and the clusters of the detector's backbone on one."""
     scenes = sorted(map(str, (DATA / 'images' / 'val').glob('*.png')))[:NUM_PICTURES]
     shutil.rmtree(PICTURES, ignore_errors=True)
-    for step in (DETECT, SEGMENT):
-        folder = str(PICTURES / step.title)
-        run_tool('tools/predict.py', *step.model, *scenes, '--out-dir', folder)
+    commands = [
+        ('tools/predict.py', *step.model, *scenes, '--out-dir', str(PICTURES / step.title))
+        for step in (DETECT, SEGMENT)
+    ]
     options = ['--kinds', 'clusters', '--max-maps', '6', '--out-dir', str(PICTURES / 'clusters')]
-    run_tool('tools/visualize.py', *DETECT.model, scenes[-1], *options)
+    commands.append(('tools/visualize.py', *DETECT.model, scenes[-1], *options))
+    with ThreadPoolExecutor(2) as pool:  # each takes most of its time to start
+        list(pool.map(lambda command: run_tool(*command), commands))
     return sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')])
 
 
