@@ -100,9 +100,14 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
         wait_time: Seconds between windows.
 
     Raises:
-        UserError: When the config has no such hook.
+        UserError: When the config has no such hook, or for a classifier in :func:`enable_tta`.
     """
     toolbox = find_toolbox(cfg)
+    if toolbox.task == 'classifier' and 'module' in cfg.model:
+        raise UserError(
+            '--show and --show-dir draw what a classifier sees, and --tta shows it every picture '
+            'twice: leave one of them out'
+        )
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise UserError('--show and --show-dir need default_hooks.visualization in the config')

@@ -293,7 +293,16 @@ def test_predictions_of_a_segmentor_go_to_a_folder():
     assert cfg.test_evaluator == ConfigDict(before, output_dir='maps', keep_results=True)
 
 
-@pytest.mark.parametrize('scope', CONFIGS)
+@pytest.mark.parametrize('show, folder', [(True, None), (False, 'pictures')])
+def test_a_classifiers_views_are_not_drawn(show, folder):
+    """MMPretrain's hook draws its input, which is two views there."""
+    cfg = load('mmpretrain')
+    enable_tta(cfg)
+    with pytest.raises(UserError, match='--tta shows it every picture twice: leave one of them'):
+        enable_visualization(cfg, show, folder, 0)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
 def test_augmented_predictions_are_written_and_drawn_too(scope, tmp_path):
     cfg = load(scope)
     enable_tta(cfg)
