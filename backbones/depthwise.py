@@ -50,7 +50,8 @@ def find_gradients(
     """dL/dx and dL/dK (C, 1, k, k) of a small window, from dL/dy and x, both (B, C, H, W).
 
     PyTorch's own, but where the window is larger than the map, for which that takes up to a hundred
-    times as long: there dL/dK is added up offset by offset.
+    times as long: there dL/dK is added up offset by offset, which for so few positions is quicker
+    than :func:`correlate`.
     """
     window, channels = weight.shape[2], len(weight)
     if min(x.shape[2:]) >= window:

@@ -1,4 +1,4 @@
-"""Mixed precision where mmengine's own wrapper refuses: on the CPU."""
+"""Mixed precision, also where mmengine's own wrapper refuses: on the CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..registry import OPTIM_WRAPPERS
+
+DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}  # of autocast, by the tools
 
 
 @OPTIM_WRAPPERS.register_module()

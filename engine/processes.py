@@ -27,13 +27,14 @@ def may_have_begun() -> bool:
 
 def count_processes() -> int:
     """Those of all machines; 1 without a launcher."""
-    if 'WORLD_SIZE' in os.environ:
-        return int(os.environ['WORLD_SIZE'])
+    for name in ('WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'):
+        if name in os.environ:
+            return int(os.environ[name])
     nodes = os.environ.get('NNODES', '1')
     return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) * (int(nodes) if nodes.isdecimal() else 1)
 
 
 def count_on_machine() -> int:
     """Those of this machine."""
-    per_node = os.environ.get('SLURM_NTASKS_PER_NODE', 1)
-    return int(os.environ.get('LOCAL_WORLD_SIZE', per_node))
+    names = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
+    return int(next((os.environ[name] for name in names if name in os.environ), 1))

@@ -1,10 +1,8 @@
-"""What testing can be asked for on the command line: augmentation, tiles, pictures, predictions."""
+"""What testing can be asked for on the command line: augmentation, pictures, predictions."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 from copy import deepcopy
 
 from mmdet.models.test_time_augs import DetTTAModel
@@ -12,26 +10,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
 from ..registry import MODELS
-from .data import find_datasets
-from .toolboxes import find_toolbox
-
-LEAST_TILE = 64
-
-
-def add_tile(parser: argparse.ArgumentParser) -> None:
-    """The flag for pictures larger than a model was trained on."""
-
-    def side(text: str) -> int:
-        if int(text) < LEAST_TILE:
-            raise argparse.ArgumentTypeError(f'must be at least {LEAST_TILE}')
-        return int(text)
-
-    parser.add_argument(
-        '--tile',
-        type=side,
-        metavar='SIDE',
-        help='a picture with a longer side than this, in pixels, is predicted a tile at a time',
-    )
+from .toolboxes import CLASSIFIER, find_toolbox
 
 
 @MODELS.register_module()
@@ -68,28 +47,6 @@ def enable_tta(cfg: Config) -> None:
         cfg.test_evaluator.metric = toolbox.tta_metric
 
 
-def enable_tiles(cfg: Config, side: int) -> None:
-    """Let the model see pictures a tile at a time, see :mod:`mmdense.inference.tiles`.
-
-    Args:
-        cfg: The config.
-        side: Of a tile, in pixels.
-
-    Raises:
-        UserError: For a classifier.
-    """
-    if find_toolbox(cfg).task == 'classifier':
-        raise UserError('--tile is for detectors and segmentors: a classifier sees a whole picture')
-    datasets = list(find_datasets(cfg.test_dataloader.dataset))
-    steps = datasets[0].pipeline
-    pipeline = [step for step in steps if 'LoadAnnotations' not in str(step['type'])]
-    cfg.model = ConfigDict(
-        type='mmdense.TiledModel', module=cfg.model, pipeline=pipeline, side=side
-    )
-    for dataset in datasets:  # pictures and truth as they are
-        dataset.pipeline = [s for s in steps if re.search('Load|Pack', str(s['type']))]
-
-
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
     """Turn on the toolbox's visualization hook for every picture.
 
@@ -103,7 +60,7 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None, wait_tim
         UserError: When the config has no such hook, or for a classifier in :func:`enable_tta`.
     """
     toolbox = find_toolbox(cfg)
-    if toolbox.task == 'classifier' and 'module' in cfg.model:
+    if toolbox.task == CLASSIFIER and 'module' in cfg.model:
         raise UserError(
             '--show and --show-dir draw what a classifier sees, and --tta shows it every picture '
             'twice: leave one of them out'

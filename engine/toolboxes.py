@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
+CLASSIFIER, DETECTOR, SEGMENTOR = 'classifier', 'detector', 'segmentor'
 # A two-stage detector's heads see as many regions as mmdet's tools/analysis_tools/get_flops.py has.
 NUM_PROPOSALS = 1000
 NUM_MASKS = 100
@@ -34,7 +35,7 @@ class Toolbox:
     """One of the three.
 
     Args:
-        task: What its models are called.
+        task: What its models are called: one of the three words above.
         shape: (height, width) of the images that figures are published for.
         visualizer: Draws its samples.
         show_flag: Turns its visualization hook on.
@@ -215,7 +216,7 @@ def describe_pixels(sample: SegDataSample, classes: Sequence[str], score_thr: fl
 
 TOOLBOXES = {
     'mmpretrain': Toolbox(
-        task='classifier',
+        task=CLASSIFIER,
         shape=(224, 224),
         visualizer='mmpretrain.UniversalVisualizer',
         show_flag='enable',
@@ -231,7 +232,7 @@ TOOLBOXES = {
         describe=describe_class,
     ),
     'mmdet': Toolbox(
-        task='detector',
+        task=DETECTOR,
         shape=(800, 1280),
         visualizer='mmdet.DetLocalVisualizer',
         show_flag='draw',
@@ -252,7 +253,7 @@ TOOLBOXES = {
         describe=describe_instances,
     ),
     'mmseg': Toolbox(
-        task='segmentor',
+        task=SEGMENTOR,
         shape=(512, 512),
         visualizer='mmseg.SegLocalVisualizer',
         show_flag='draw',

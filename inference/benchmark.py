@@ -29,11 +29,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import timer
 from tqdm import tqdm
 
+from ..engine.amp import DTYPES
 from ..engine.building import build_model, count_channels
 from ..engine.data import find_num_classes, prepare_loading
 from ..engine.toolboxes import find_toolbox
 
-DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 Step = Callable[[], object]
 
 
@@ -46,7 +46,7 @@ class Case:
         mode: 'inference', 'train': forward and backward, or 'data': loading of training batches.
         part: 'backbone', or 'model': the whole, with normalization and post-processing, or '' for
             data.
-        precision: A key of ``DTYPES``; but fp32 runs under autocast.
+        precision: A key of :data:`mmdense.engine.amp.DTYPES`; but fp32 runs under autocast.
         memory_format: 'contiguous' or 'channels_last', of weights and image.
         execution: 'eager', or 'compiled': the backbone by torch.compile.
     """

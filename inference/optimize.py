@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..engine.amp import DTYPES
 from ..engine.building import count_channels
+from ..engine.toolboxes import check_model_config
 from ..errors import UserError
 from ..registry import HOOKS
-from .benchmark import DTYPES
 
 # What a map of backbone or neck may differ by, of its largest value.
 TOLERANCES = {'fp32': 1e-5, 'bf16': 0.1, 'fp16': 0.02}
@@ -129,7 +130,11 @@ def enable_optimize(cfg: Config, precision: str, execution: str) -> None:
         cfg: The config.
         precision: As in :func:`optimize`.
         execution: As there.
+
+    Raises:
+        UserError: When the config is of no model with a backbone.
     """
+    check_model_config(cfg)
     hook = dict(type='mmdense.OptimizeHook', precision=precision, execution=execution)
     hook['in_channels'] = count_channels(cfg)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]

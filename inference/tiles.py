@@ -7,7 +7,9 @@ a tile, beside the picture and what is found in it.
 
 from __future__ import annotations
 
+import argparse
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseTTAModel
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
@@ -24,11 +27,14 @@ from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from ..engine.toolboxes import encode_mask
+from ..engine.data import find_datasets
+from ..engine.toolboxes import CLASSIFIER, encode_mask, find_toolbox
+from ..errors import UserError
 from ..registry import MODELS
 from .drawing import draw_sample, enlarge_picture, enlarge_sample
 from .predict import predict
 
+LEAST_TILE = 64
 OVERLAP = 0.25  # of a tile's side
 SAME = 0.5  # boxes of one class that overlap by more are one object
 OVERLAY = 2048  # pixels of the longer side of what is drawn
@@ -37,6 +43,52 @@ EDGE = 2  # pixels: a box that ends so near a tile's edge may go on beyond it
 # Of an object found several times the first of these is kept: seen whole in a tile, seen in the
 # whole picture made small, cut by a tile's edge.
 WHOLE, SMALL, CUT = range(3)
+
+
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    """The flag for pictures larger than a model was trained on."""
+
+    def side(text: str) -> int:
+        if int(text) < LEAST_TILE:
+            raise argparse.ArgumentTypeError(f'must be at least {LEAST_TILE}')
+        return int(text)
+
+    parser.add_argument(
+        '--tile',
+        type=side,
+        metavar='SIDE',
+        help='a picture with a longer side than this, in pixels, is predicted a tile at a time',
+    )
+
+
+def check_tiles(cfg: Config) -> None:
+    """Raise :class:`UserError` for a classifier, whose pictures have no parts of their own."""
+    if find_toolbox(cfg).task == CLASSIFIER:
+        raise UserError('--tile is for detectors and segmentors: a classifier sees a whole picture')
+
+
+def enable_tiles(cfg: Config, side: int) -> None:
+    """Let a test see pictures a tile at a time.
+
+    Args:
+        cfg: The config.
+        side: Of a tile, in pixels.
+
+    Raises:
+        UserError: For a classifier, or data sets whose pictures are prepared in different ways.
+    """
+    check_tiles(cfg)
+    pipelines = []
+    for dataset in find_datasets(cfg.test_dataloader.dataset):
+        steps = dataset.pipeline
+        pipelines.append([step for step in steps if 'LoadAnnotations' not in str(step['type'])])
+        # Pictures and truth as they are.
+        dataset.pipeline = [step for step in steps if re.search('Load|Pack', str(step['type']))]
+    if any(pipeline != pipelines[0] for pipeline in pipelines):
+        raise UserError('--tile needs one way to prepare the pictures of all test data sets')
+    cfg.model = ConfigDict(
+        type='mmdense.TiledModel', module=cfg.model, pipeline=pipelines[0], side=side
+    )
 
 
 class Tile(NamedTuple):
@@ -126,7 +178,8 @@ class Predictor:
 
     def segment(self, picture: np.ndarray) -> SegDataSample:
         """Each pixel has the label that the tile gives it whose middle is nearest."""
-        number = self.model.decode_head.num_classes
+        heads = self.model.decode_head
+        number = (heads[-1] if isinstance(heads, nn.ModuleList) else heads).num_classes
         labels = np.empty(picture.shape[:2], np.uint8 if number <= 256 else np.uint16)
         for tile in cut(*picture.shape[:2], self.side):
             found = self.look(picture[tile.rows, tile.columns]).pred_sem_seg.data[0].numpy()

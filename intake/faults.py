@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..engine.data_checks import read_size
+from ..engine.picture_files import read_size
 from .folder import INSTANCES, Fault, Folder, Sample
 from .kinds import KINDS
 from .pictures import Picture

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..engine.data_checks import read_size
+from ..engine.picture_files import read_size
 from .examining import Examination
 from .folder import IGNORED, INSTANCES, Folder, Instance, Sample
 from .pictures import Picture

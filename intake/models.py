@@ -11,15 +11,15 @@ from mmengine.config import Config
 
 from ..engine.building import count_channels, outline_model
 from ..engine.config import find_own, read_config
-from ..engine.toolboxes import find_toolbox
+from ..engine.toolboxes import CLASSIFIER, DETECTOR, SEGMENTOR, TOOLBOXES
 from ..errors import UserError
 from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC
 
 DEFAULTS = {  # of each task: the kind of model, and one that is small enough for a CPU
-    DETECTION: ('detector', 'faster_rcnn_paca_own'),
-    INSTANCES: ('detector', 'mask_rcnn_paca_own'),
-    SEMANTIC: ('segmentor', 'sem_fpn_paca_own'),
-    CLASSES: ('classifier', 'paca_own'),
+    DETECTION: (DETECTOR, 'faster_rcnn_paca_own'),
+    INSTANCES: (DETECTOR, 'mask_rcnn_paca_own'),
+    SEMANTIC: (SEGMENTOR, 'sem_fpn_paca_own'),
+    CLASSES: (CLASSIFIER, 'paca_own'),
 }
 RESIZES = ('Resize', 'ResizeEdge')
 SIDE = 128  # of the picture that shows a backbone's strides
@@ -70,7 +70,8 @@ def read_model(path: Path) -> Config:
 def check_task(cfg: Config, name: str, task: str) -> None:
     """Raise :class:`UserError` unless a config is of a model for such data."""
     kind, default = DEFAULTS[task]
-    fits = 'backbone' in (cfg.get('model') or {}) and find_toolbox(cfg).task == kind
+    toolbox = TOOLBOXES.get(cfg.get('default_scope'))
+    fits = 'backbone' in (cfg.get('model') or {}) and toolbox and toolbox.task == kind
     if not fits or (task == DETECTION and has_masks(cfg)):
         raise UserError(
             f"--model '{name}' is not for {task}, which the data are for: one that is, is {default}"

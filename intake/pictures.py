@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..engine.data_checks import find_fault
+from ..engine.picture_files import find_fault
 
 THREADS = 8
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue

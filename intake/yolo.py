@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ..engine.data_checks import read_size
+from ..engine.picture_files import read_size
 from ..errors import UserError
 from .folder import (
     WHOLE,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 
-from ..engine.data_checks import spread
+from ..engine.findings import spread
 from ..intake.examining import Examination
 from ..intake.folder import CLASSES, SEMANTIC, Folder, Instance, Sample
 from ..intake.kinds import KINDS

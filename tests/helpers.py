@@ -226,3 +226,8 @@ def evaluate_batches(
     for begin in range(0, len(samples), batch):
         metric.process({}, samples[begin : begin + batch])
     return metric.evaluate(len(samples))
+
+
+def shorten(path: Path, keep: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])

@@ -21,12 +21,13 @@ from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
+from mmdense.engine.amp import DTYPES
 from mmdense.engine.building import pick_device
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config, describe_shapes, find_toolbox
 from mmdense.errors import UserError, last_line
-from mmdense.inference.benchmark import DTYPES, Case, measure_all
+from mmdense.inference.benchmark import Case, measure_all
 from mmdense.inference.benchmark_report import draw, get_rows, print_table, write_csv
 
 

@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
 from mmdense.engine.config import add_cfg_options, read_config
-from mmdense.engine.toolboxes import check_model_config, describe_shapes, find_toolbox
+from mmdense.engine.toolboxes import DETECTOR, check_model_config, describe_shapes, find_toolbox
 from mmdense.errors import UserError, last_line
 from mmdense.inference.flops import measure
 from mmdense.inference.flops_report import as_json, print_configs, print_table
@@ -78,7 +78,7 @@ def main() -> None:
     if args.json:
         print(as_json(found, args.config, args.by_module, original))
     else:
-        print_table(found, find_toolbox(cfg).task == 'detector', args.by_module, original)
+        print_table(found, find_toolbox(cfg).task == DETECTOR, args.by_module, original)
 
 
 if __name__ == '__main__':

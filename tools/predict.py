@@ -23,8 +23,7 @@ from mmdense.engine import launch
 from mmdense.engine.building import count_channels, load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.data import build_pipeline
-from mmdense.engine.testing import add_tile
-from mmdense.engine.toolboxes import check_model_config, find_toolbox
+from mmdense.engine.toolboxes import check_model_config
 from mmdense.errors import UserError, first_line, last_line
 from mmdense.inference import drawing, tiles
 from mmdense.inference.optimize import add_optimize, check_optimize, optimize
@@ -51,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.3,
         help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
     )
-    add_tile(parser)
+    tiles.add_tile(parser)
     add_optimize(parser)
     launch.add_device(parser)
     add_cfg_options(parser)
@@ -72,8 +71,8 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg = read_config(args.config, args.cfg_options)
     check_model_config(cfg)
-    if args.tile and find_toolbox(cfg).task == 'classifier':
-        raise UserError('--tile is for detectors and segmentors: a classifier sees a whole picture')
+    if args.tile:
+        tiles.check_tiles(cfg)
     device = pick_device(args.device)
     out_dir = Path(args.out_dir or Path('work_dirs', Path(args.config).stem, 'predictions'))
     images = find_images(args.inputs, out_dir)

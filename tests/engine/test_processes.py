@@ -7,6 +7,9 @@ from mmdense.engine import processes
 NAMES = (
     'LOCAL_WORLD_SIZE',
     'NNODES',
+    'OMPI_COMM_WORLD_LOCAL_SIZE',
+    'OMPI_COMM_WORLD_SIZE',
+    'SLURM_STEP_NUM_TASKS',
     'NODE_RANK',
     'OMPI_COMM_WORLD_RANK',
     'RANK',
@@ -46,7 +49,10 @@ NAMES = (
         ('count_processes', {'LOCAL_WORLD_SIZE': '4', 'NNODES': '2'}, 8),
         ('count_processes', {'LOCAL_WORLD_SIZE': '4', 'NNODES': '1:4'}, 4),  # may come and go
         ('count_processes', {'LOCAL_WORLD_SIZE': '4', 'NNODES': '2', 'WORLD_SIZE': '6'}, 6),
+        ('count_processes', {'SLURM_STEP_NUM_TASKS': '16'}, 16),
+        ('count_processes', {'OMPI_COMM_WORLD_SIZE': '8'}, 8),
         ('count_on_machine', {}, 1),
+        ('count_on_machine', {'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, 4),
         ('count_on_machine', {'SLURM_NTASKS_PER_NODE': '8'}, 8),
         ('count_on_machine', {'SLURM_NTASKS_PER_NODE': '8', 'LOCAL_WORLD_SIZE': '2'}, 2),
     ],
