@@ -5,14 +5,7 @@ _base_ = 'dataloaders.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.8, 1.0)),
-    dict(
-        type='ColorJitter',
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.3,
-        hue=0.5,
-        backend='cv2',  # a third quicker than Pillow's
-    ),
+    dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.3, hue=0.5),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
