@@ -5,8 +5,8 @@
     sample = predict(model, load_image(pipeline, 'photo.jpg'))
 
 Batch norms go into the convolutions before them, parts that timm has another form of for inference
-take it, and weights lie in channels_last. On demand, layers run in half the bits, or the backbone
-is compiled, once for all sizes.
+take it, and weights lie in channels_last. On demand, backbone and neck run in half the bits, or the
+backbone is compiled, once for all sizes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.utils import apply_to
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -64,7 +65,8 @@ def optimize(
 
     Args:
         model: A classifier, detector or segmentor, as ``load_model`` gives it.
-        precision: 'fp32', 'bf16' or 'fp16', of products and convolutions, as in autocast.
+        precision: 'fp32', 'bf16' or 'fp16', of products and convolutions in backbone and neck, as
+            in autocast.
         execution: 'eager', or 'compiled': the backbone by torch.compile, when it first runs.
         in_channels: Of the image.
 
@@ -92,7 +94,7 @@ def optimize(
     if execution == 'compiled':
         quick.backbone.compile(dynamic=True)
     if precision != 'fp32':
-        quick.test_step = _InHalf(quick, precision)
+        quick.extract_feat = _InHalf(quick, precision)
     return Optimized(quick, folded, error)
 
 
@@ -107,7 +109,7 @@ def add_optimize(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=tuple(DTYPES),
         default='fp32',
-        help='with --optimize: of products and convolutions',
+        help='with --optimize: of products and convolutions in backbone and neck',
     )
     parser.add_argument(
         '--execution',
@@ -218,22 +220,24 @@ def _is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
 
 def _use_half(model: nn.Module, dtype: torch.dtype) -> None:
     """The weights that autocast would cast at each pass."""
-    for module in model.modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
-            module.to(dtype)
+    for part in (model.backbone, getattr(model, 'neck', None) or nn.Identity()):
+        for module in part.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(dtype)
 
 
 class _InHalf:
-    """``model.test_step`` in autocast."""
+    """``model.extract_feat`` in autocast; heads get float32: boxes need more than eight bits."""
 
     def __init__(self, model: nn.Module, precision: str) -> None:
-        self.step = model.test_step
+        self.extract = model.extract_feat
         self.device = next(model.parameters()).device.type
         self.dtype = DTYPES[precision]
 
-    def __call__(self, batch: dict) -> list:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         with torch.autocast(self.device, self.dtype):
-            return self.step(batch)
+            maps = self.extract(*args, **kwargs)
+        return apply_to(maps, torch.is_tensor, Tensor.float)
 
 
 def _find_maps(model: nn.Module, image: Tensor, precision: str) -> list[Tensor]:

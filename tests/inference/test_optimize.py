@@ -177,6 +177,7 @@ def test_predictions(scope, precision, untrained, pictures):
     else:
         assert a.pred_instances.bboxes.shape[1] == b.pred_instances.bboxes.shape[1] == 4
         assert b.pred_instances.bboxes.isfinite().all()
+        assert b.pred_instances.bboxes.dtype == b.pred_instances.scores.dtype == torch.float32
 
 
 FEW = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.dataset.indices=6']
@@ -190,12 +191,17 @@ FEW = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.datase
         ('mmseg', []),
         ('mmpretrain', ['--tta']),
         ('mmseg', ['--tile', 96]),
+        ('mmdet', ['--precision', 'bf16']),
+        ('mmseg', ['--precision', 'bf16']),
     ],
 )
 def test_testing(scope, flags, place, untrained, run_tool):
     """The metrics of the model itself, also within what wraps it."""
     found = {}
-    for name, more in dict(plain=[], quick=['--optimize']).items():
+    is_half = '--precision' in flags
+    quick = ['--optimize', *(flags if is_half else [])]
+    flags = [] if is_half else flags
+    for name, more in dict(plain=[], quick=quick).items():
         command = [DIGIT_CONFIGS[scope], untrained(scope), '--work-dir', name, *flags, *more]
         code, _, err = run_tool('test.py', *command, *FEW)
         assert code == 0, err[-3000:]
