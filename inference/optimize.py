@@ -64,7 +64,7 @@ def optimize(
     """A quick copy of a model, which cannot be trained.
 
     Args:
-        model: A classifier, detector or segmentor, as ``load_model`` gives it.
+        model: A classifier, detector or segmentor, as ``load_model`` gives it, or a backbone.
         precision: 'fp32', 'bf16' or 'fp16', of products and convolutions in backbone and neck, as
             in autocast.
         execution: 'eager', or 'compiled': the backbone by torch.compile, when it first runs.
@@ -79,7 +79,7 @@ def optimize(
         for size in CHECKED
     ]
     quick = copy.deepcopy(model).eval().requires_grad_(False)
-    reparameterize_model(quick.backbone, inplace=True)
+    reparameterize_model(_get_backbone(quick), inplace=True)
     folded = fold_batch_norms(quick)
     quick.to(memory_format=torch.channels_last)
     if precision != 'fp32':
@@ -92,9 +92,10 @@ def optimize(
     if not error <= TOLERANCES[precision]:
         raise UserError(f'optimized in {precision}, the maps differ by {error:.1e} of their values')
     if execution == 'compiled':
-        quick.backbone.compile(dynamic=True)
+        _get_backbone(quick).compile(dynamic=True)
     if precision != 'fp32':
-        quick.extract_feat = _InHalf(quick, precision)
+        name = 'forward' if quick is _get_backbone(quick) else 'extract_feat'
+        setattr(quick, name, _InHalf(quick, name, precision))
     return Optimized(quick, folded, error)
 
 
@@ -218,19 +219,23 @@ def _is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
     )
 
 
+def _get_backbone(model: nn.Module) -> nn.Module:
+    return getattr(model, 'backbone', model)
+
+
 def _use_half(model: nn.Module, dtype: torch.dtype) -> None:
     """The weights that autocast would cast at each pass."""
-    for part in (model.backbone, getattr(model, 'neck', None) or nn.Identity()):
+    for part in (_get_backbone(model), getattr(model, 'neck', None) or nn.Identity()):
         for module in part.modules():
             if type(module) in (nn.Conv2d, nn.Linear):
                 module.to(dtype)
 
 
 class _InHalf:
-    """``model.extract_feat`` in autocast; heads get float32: boxes need more than eight bits."""
+    """A method in autocast that makes maps; heads get float32: boxes need more than eight bits."""
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
-        self.extract = model.extract_feat
+    def __init__(self, model: nn.Module, name: str, precision: str) -> None:
+        self.extract = getattr(model, name)
         self.device = next(model.parameters()).device.type
         self.dtype = DTYPES[precision]
 
@@ -244,7 +249,7 @@ def _find_maps(model: nn.Module, image: Tensor, precision: str) -> list[Tensor]:
     """The backbone's maps, and the neck's if there is one."""
     dtype = DTYPES[precision]
     with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
-        maps = model.backbone(image)
+        maps = _get_backbone(model)(image)
         if getattr(model, 'neck', None) is not None:
             maps = (*maps, *model.neck(maps))
     return [feature.float() for feature in maps]

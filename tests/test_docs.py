@@ -1,7 +1,9 @@
 """What the documentation shows is run."""
 
+import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,26 @@ def test_start_page(tmp_path, monkeypatch, run_tool):
     assert ran == ['data', 'train', 'test'] * 3
 
 
+@cache
+def find_adders() -> dict[str, str]:
+    """The functions that add flags to a tool's parser, by name."""
+    adders = {}
+    for path in (*ROOT.glob('engine/*.py'), *ROOT.glob('inference/*.py')):
+        code = path.read_text()
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith('add_'):
+                adders[node.name] = ast.get_source_segment(code, node)
+    return adders
+
+
+def get_flags(code: str) -> str:
+    """A tool's code with that of the functions which add flags for it."""
+    adders = find_adders()
+    for name in set(re.findall(r'\badd_\w+(?=\()', code)) & adders.keys():
+        code += get_flags(adders[name].partition('\n')[2])
+    return code
+
+
 TOOLS = sorted({path.stem for path in (ROOT / 'tools').glob('*.py')} - set(NO_PAGE))
 
 
@@ -112,8 +134,7 @@ TOOLS = sorted({path.stem for path in (ROOT / 'tools').glob('*.py')} - set(NO_PA
 def test_pages_of_tools(tool):
     """Each tool has a page, which the README links; the options that it names exist."""
     page = (ROOT / 'docs' / 'tools' / f'{tool}.md').read_text()
-    code = (ROOT / 'tools' / f'{tool}.py').read_text() + (ROOT / 'engine/launch.py').read_text()
-    code += (ROOT / 'engine/config.py').read_text()
+    code = get_flags((ROOT / 'tools' / f'{tool}.py').read_text())
     assert f'docs/tools/{tool}.md' in (ROOT / 'README.md').read_text()
     assert f'\npython tools/{tool}.py' in page
     for option in set(re.findall(r'(?<![\w-])--[a-z][a-z0-9-]+', page)):

@@ -69,6 +69,23 @@ def test_backbones(name):
             assert (a - b).abs().max() <= 1e-5 * a.abs().max()
 
 
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+@pytest.mark.parametrize('name', ['GroupMixFormer', 'FCViT'])
+def test_backbones_alone(name, precision):
+    """What comes out is float32, too."""
+    backbone = shake(build_in('mmdense', TINY[name]))
+    quick, folded, _ = optimize(backbone, precision)
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        for a, b in zip(backbone(x), quick(x)):
+            assert a.dtype == b.dtype == torch.float32
+            near = room.TOLERANCES[precision]
+            assert (a - b).abs().max() <= near * a.abs().max()
+    assert folded > 0 and (torch.bfloat16 in {p.dtype for p in quick.parameters()}) == (
+        precision == 'bf16'
+    )
+
+
 def test_which_norms_are_left():
     """GroupMixFormer has one in each block that no convolution is before."""
     model = Whole('GroupMixFormer')
