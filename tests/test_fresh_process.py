@@ -21,6 +21,7 @@ NAMES = {
         'MSFViT',
         'PaCaSegHead',
         'PaCaViT',
+        'TiledModel',
         'Timm',
     ],
     'HOOKS': [
@@ -30,6 +31,7 @@ NAMES = {
         'FiniteHook',
         'InterruptHook',
         'MeanLossHook',
+        'OptimizeHook',
         'ProgressHook',
         'RegroupHook',
         'ResumeStateHook',
