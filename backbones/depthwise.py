@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST_WINDOW = 5  # PyTorch's own gradient is quicker below
+SMALLEST_WINDOW = 5  # PyTorch's own gradients are quicker below
 LARGEST_MAP = 32  # side; larger ones are correlated tile by tile
 
 
@@ -33,28 +33,20 @@ class DepthwiseConv(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            padding = weight.shape[2] // 2
-            grad_x = F.conv2d(grad, weight.flip(2, 3), padding=padding, groups=len(weight))
-        if ctx.needs_input_grad[1]:
-            grad_weight = correlate(x, grad, weight.shape[2])
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum(dim=(0, 2, 3))
-        return grad_x, grad_weight, grad_bias
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        grad_bias = grad.sum(dim=(0, 2, 3)) if to_bias else None
+        return *find_gradients(grad, x, weight, to_x, to_weight), grad_bias
 
 
 def find_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, to_weight: bool
-) -> tuple[Tensor, Tensor | None]:
-    """dL/dx and dL/dK (C, 1, k, k) of a small window, from dL/dy and x, both (B, C, H, W).
+    grad: Tensor, x: Tensor, weight: Tensor, to_x: bool, to_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dL/dx and dL/dK (C, 1, k, k), those that are wanted, from dL/dy and x, both (B, C, H, W).
 
-    PyTorch's own, but where the window is larger than the map, for which that takes up to a hundred
-    times as long: there dL/dK is added up offset by offset, which for so few positions is quicker
-    than :func:`correlate`.
+    PyTorch's own are quicker for small windows, unless the map is smaller still.
     """
     window, channels = weight.shape[2], len(weight)
-    if min(x.shape[2:]) >= window:
+    if window < SMALLEST_WINDOW and window <= min(x.shape[2:]):
         return torch.ops.aten.convolution_backward(
             grad,
             x,
@@ -66,19 +58,14 @@ def find_gradients(
             transposed=False,
             output_padding=(0, 0),
             groups=channels,
-            output_mask=(True, to_weight, False),
+            output_mask=(to_x, to_weight, False),
         )[:2]
-    grad_x = F.conv2d(grad, weight.flip(2, 3), padding=window // 2, groups=channels)
-    if not to_weight:
-        return grad_x, None
-    height, width = x.shape[2:]
-    x = F.pad(x, (window // 2,) * 4)
-    rows = [
-        (x[:, :, i : i + height, j : j + width] * grad).sum(dim=(0, 2, 3))
-        for i in range(window)
-        for j in range(window)
-    ]
-    return grad_x, torch.stack(rows, dim=1).view_as(weight)
+    grad_x = grad_weight = None
+    if to_x:
+        grad_x = F.conv2d(grad, weight.flip(2, 3), padding=window // 2, groups=channels)
+    if to_weight:
+        grad_weight = correlate(x, grad, window)
+    return grad_x, grad_weight
 
 
 def correlate(x: Tensor, grad: Tensor, window: int) -> Tensor:

@@ -138,7 +138,8 @@ class FeedForward(torch.autograd.Function):
                 to_map(grad.unflatten(0, (len(x), -1)), ctx.size),
                 to_map(h, ctx.size),
                 kernel,
-                to_kernel,
+                to_x=True,
+                to_weight=to_kernel,
             )
             grad = to_tokens(grad).flatten(0, 1)
         if to_rows:

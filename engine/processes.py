@@ -27,11 +27,11 @@ def may_have_begun() -> bool:
 
 def count_processes() -> int:
     """Those of all machines; 1 without a launcher."""
-    for name in ('WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'):
-        if name in os.environ:
-            return int(os.environ[name])
-    nodes = os.environ.get('NNODES', '1')
-    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) * (int(nodes) if nodes.isdecimal() else 1)
+    if 'LOCAL_WORLD_SIZE' in os.environ and 'WORLD_SIZE' not in os.environ:  # dist_run.sh's, before
+        nodes = os.environ.get('NNODES', '1')
+        return int(os.environ['LOCAL_WORLD_SIZE']) * (int(nodes) if nodes.isdecimal() else 1)
+    names = ('WORLD_SIZE', 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+    return int(next((os.environ[name] for name in names if name in os.environ), 1))
 
 
 def count_on_machine() -> int:

@@ -54,6 +54,7 @@ class Optimized(NamedTuple):
     error: float
 
     def describe(self) -> str:
+        """The figures in words."""
         return f'{self.folded} batch norms folded, maps within {self.error:.0e} of their values'
 
 
@@ -157,19 +158,17 @@ class OptimizeHook(Hook):
         self.options = options
 
     def before_test_epoch(self, runner: Runner) -> None:
-        self.model = runner.model
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        is_wrapped = isinstance(model, BaseTTAModel)
-        found = optimize(model.module if is_wrapped else model, **self.options)
-        runner.logger.info(f'optimized: {found.describe()}')
-        if is_wrapped:
-            runner.model = copy.copy(model)
-            runner.model._modules = dict(model._modules, module=found.model)
-        else:
-            runner.model = found.model
+        """Put the copy in the model's place, below whatever wraps that."""
+        self.owner, self.name, self.model = runner, 'model', runner.model
+        while isinstance(self.model, BaseTTAModel) or is_model_wrapper(self.model):
+            self.owner, self.name, self.model = self.model, 'module', self.model.module
+        quick = optimize(self.model, **self.options)
+        runner.logger.info(f'optimized: {quick.describe()}')
+        setattr(self.owner, self.name, quick.model)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        runner.model = self.model
+        """Put the model back."""
+        setattr(self.owner, self.name, self.model)
 
 
 def fold_batch_norms(model: nn.Module) -> int:

@@ -271,13 +271,14 @@ class TiledModel(BaseTTAModel):
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(module, data_preprocessor)
-        self.predictor = Predictor(self.module, Compose(pipeline), side, score_thr=0.0)
+        self.pipeline = Compose(pipeline)
+        self.side = side
 
     def test_step(self, data: dict) -> list[BaseDataElement]:
         """The batch's samples with what is found in its pictures, which nothing has resized."""
+        predictor = Predictor(self.module, self.pipeline, self.side, score_thr=0.0)
         for image, sample in zip(data['inputs'], data['data_samples']):
-            self.predictor.model = self.module
-            found = self.predictor.find(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            found = predictor.find(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             if 'pred_sem_seg' in found:
                 labels = found.pred_sem_seg.data
                 # Of uint16 PyTorch compares nothing.

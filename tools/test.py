@@ -12,11 +12,7 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.engine import launch
 from mmdense.engine.building import build_runner
 from mmdense.engine.processes import is_main_process
-from mmdense.engine.testing import (
-    enable_dump,
-    enable_tta,
-    enable_visualization,
-)
+from mmdense.engine.testing import enable_dump, enable_tta, enable_visualization
 from mmdense.inference.optimize import add_optimize, check_optimize, enable_optimize
 from mmdense.inference.tiles import add_tile, enable_tiles
 from mmdense.reporting.evaluation import enable_report, find_report_path, write_report

@@ -51,6 +51,8 @@ NAMES = (
         ('count_processes', {'LOCAL_WORLD_SIZE': '4', 'NNODES': '2', 'WORLD_SIZE': '6'}, 6),
         ('count_processes', {'SLURM_STEP_NUM_TASKS': '16'}, 16),
         ('count_processes', {'OMPI_COMM_WORLD_SIZE': '8'}, 8),
+        # dist_train.sh from a shell that srun has opened
+        ('count_processes', {'LOCAL_WORLD_SIZE': '4', 'SLURM_STEP_NUM_TASKS': '1'}, 4),
         ('count_on_machine', {}, 1),
         ('count_on_machine', {'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, 4),
         ('count_on_machine', {'SLURM_NTASKS_PER_NODE': '8'}, 8),

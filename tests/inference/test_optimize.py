@@ -226,7 +226,10 @@ def test_testing(scope, flags, place, untrained, run_tool):
         found[name] = {k: v for k, v in metrics.items() if k not in ('time', 'data_time')}
         (log,) = Path(name).glob('*/*.log')
         assert ('batch norms folded' in log.read_text()) == bool(more)
-    assert found['quick'] == pytest.approx(found['plain'], abs=0.5)
+    percent = 1 if scope == 'mmdet' else 100
+    assert found['quick'] == pytest.approx(
+        found['plain'], abs=(5e-3 if is_half else 2e-4) * percent
+    )
 
 
 def test_averaged_weights_are_what_is_optimized(place, untrained):
