@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
 from mmengine.model import stack_batch
+from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import Upsample
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from .export_detector import (
     predict,
     translate_suppress,
 )
+from .export_mask2former import classify_pixels
 
 EXAMPLE = (2, 160, 224)  # batch, height, width: no side of any map is 1, no two are equal
 CHECKED = ((1, 128, 128), (3, 97, 135), (2, 224, 320))
@@ -110,7 +112,7 @@ class Exported(nn.Module):
         model: A classifier, detector or segmentor of :func:`mmdense.engine.building.load_model`;
             it is not changed.
         part: 'backbone': its maps; 'neck': the maps after the neck; 'model': a classifier's or a
-            segmentor's logits.
+            segmentor's logits; Mask2Former's scores, which are no logits.
 
     Raises:
         ValueError: When the model has no such part.
@@ -121,13 +123,13 @@ class Exported(nn.Module):
         if part == 'neck' and getattr(model, 'neck', None) is None:
             raise ValueError('this model has no neck')
         head = getattr(model, 'decode_head', None)
-        if part == 'model' and not isinstance(head, BaseDecodeHead | NoneType):
+        if part == 'model' and not isinstance(head, BaseDecodeHead | Mask2FormerHead | NoneType):
             raise ValueError(
-                f'a {type(head).__name__} looks where its own masks are, which cannot be traced: '
-                'export its backbone'
+                f'{type(head).__name__} is no head that can be exported: export its backbone'
             )
         self.model = model
         self.part = part
+        self.is_mask2former = part == 'model' and isinstance(head, Mask2FormerHead)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Normalized image (B, in_channels, H, W) -> maps, or logits (B, K) or (B, K, H, W)."""
@@ -135,11 +137,22 @@ class Exported(nn.Module):
             return tuple(self.model.backbone(image))
         if self.part == 'neck':
             return tuple(self.model.neck(self.model.backbone(image)))
+        if self.is_mask2former:
+            maps = self.model.extract_feat(image)
+            return classify_pixels(self.model.decode_head, maps, image.shape[2:])
         logits = self.model(image, mode='tensor')
         if logits.dim() == 2:
             return logits
         align_corners = self.model.align_corners
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=align_corners)
+
+    def run_model(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The same by the model's own path, where :meth:`forward` has another."""
+        if not self.is_mask2former:
+            return self(image)
+        metas = [dict(img_shape=tuple(image.shape[2:]))] * len(image)
+        maps = self.model.extract_feat(image)
+        return self.model.decode_head.predict(maps, metas, self.model.test_cfg)
 
 
 class Preparation(nn.Module):
@@ -379,7 +392,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
 @torch.no_grad()
 def find_error(module: Exported, run: Callable[[Tensor], Outputs], image: Tensor) -> float:
     """Largest difference of an output to the model's, by that output's largest value."""
-    expected = module(image)
+    expected = module.run_model(image)
     expected = [expected] if isinstance(expected, Tensor) else expected
     return max(
         float(np.abs(found - t.numpy()).max() / t.abs().max())

@@ -33,7 +33,14 @@ MODELS = {  # config and what makes it small
         decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS)
     ),
     'mask_rcnn_paca_t_1x': dict(neck=dict(in_channels=CHANNELS)),
-    'mask2former_paca_s_160k': dict(decode_head=dict(in_channels=CHANNELS)),
+    'mask2former_paca_s_160k': dict(
+        decode_head=dict(
+            in_channels=CHANNELS,
+            num_queries=20,
+            pixel_decoder=dict(encoder=dict(num_layers=1)),
+            transformer_decoder=dict(num_layers=3),
+        )
+    ),
 }
 
 
@@ -78,7 +85,12 @@ def small(tmp_path):
         ('paca_t_in1k', 'model', ['logits']),
         *(
             pytest.param(name, 'model', ['logits'], marks=pytest.mark.slow)
-            for name in ('upernet_paca_t_160k', 'sem_fpn_paca_s_40k', 'paca_head_paca_t_160k')
+            for name in (
+                'upernet_paca_t_160k',
+                'sem_fpn_paca_s_40k',
+                'paca_head_paca_t_160k',
+                'mask2former_paca_s_160k',
+            )
         ),
         ('mask_rcnn_paca_t_1x', 'neck', [f'map{i}' for i in range(5)]),
     ],
@@ -138,6 +150,35 @@ def test_segmentor_is_the_whole_prediction(small, tmp_path):
     assert (labels == sample.pred_sem_seg.data).float().mean() > 0.999
 
 
+@pytest.mark.parametrize('size', CHECKED, ids=str)
+def test_mask2former_is_the_heads_own_prediction(size, small):
+    config, checkpoint = small('mask2former_paca_s_160k')
+    model = building.load_model(Config.fromfile(config), checkpoint)
+    image, sizes = make_image(3, *size), []
+    metas = [dict(img_shape=size[1:])] * size[0]
+    forward_head = model.decode_head._forward_head
+
+    def keep(queries, features, size):
+        found = forward_head(queries, features, size)
+        sizes.append(float(found[2].float().mean()))
+        return found
+
+    model.decode_head._forward_head = keep
+    with torch.no_grad():
+        expected = model.decode_head.predict(model.extract_feat(image), metas, None)
+        found = Exported(model, 'model').eval()(image)
+    assert found.shape == expected.shape == (size[0], 150, *size[1:])
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert any(0.05 < share < 0.95 for share in sizes)  # masks that hide some of the map
+
+
+def test_a_head_of_which_nothing_is_known():
+    model = nn.Module()
+    model.decode_head = nn.Identity()
+    with pytest.raises(ValueError, match='Identity is no head'):
+        Exported(model, 'model')
+
+
 @pytest.mark.parametrize('size', [(7, 9), (12, 12), (1, 2), (5, 31)], ids=str)
 @pytest.mark.parametrize('bins', [(1, 1), (2, 2), (3, 6), (6, 3)], ids=str)
 def test_adaptive_pool(size, bins):
@@ -183,7 +224,6 @@ def test_a_file_that_differs_is_not_kept(small, run_tool, tmp_path, monkeypatch)
             ['--cfg-options', 'model.roi_head.type=DoubleHeadRoIHead'],
             'cannot be built',
         ),
-        ('mask2former_paca_s_160k', 'model.onnx', [], 'export its backbone'),
         ('paca_t_in1k', 'model.pt2', ['--uint8'], 'go into .onnx files'),
         ('upernet_paca_t_160k', 'model.onnx', ['--part', 'neck'], 'this model has no neck'),
     ],

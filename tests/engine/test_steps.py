@@ -1,0 +1,116 @@
+"""Steps are run once, and again when what they depend on has changed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdense.engine import steps
+from mmdense.engine.steps import Step, run_step
+from mmdense.errors import UserError
+
+# In place of tools/train.py: leaves what a training leaves, and counts how often it is called.
+TRAIN = """
+import json, os, sys
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+calls = folder / 'calls'
+calls.write_text((calls.read_text() if calls.exists() else '') + ' '.join(sys.argv[1:]) + '\\n')
+print('a warning')
+print("mmdense: loaded 139 of 139 tensors of 'a.pth'")
+print('Epoch(train)  [1][ 20/250]  lr: 1e-3  eta: 0:01:02  time: 0.1  loss: 2.5')
+if '--fail' in sys.argv:
+    print('error: no space left')
+    sys.exit(1)
+log = folder / 'now' / 'vis_data' / 'scalars.json'
+log.parent.mkdir(parents=True, exist_ok=True)
+rows = [{'loss': 1.0, 'iter': 1, 'step': 1}, {'coco/bbox_mAP': 0.5, 'mIoU': 60.0, 'step': 1}]
+log.write_text(''.join(json.dumps(row) + '\\n' for row in rows))
+(folder / 'epoch_1.pth').touch()
+(folder / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+"""
+METRICS = {'box AP': 'coco/bbox_mAP', 'mIoU': 'mIoU'}
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / 'train.py').write_text(TRAIN)
+    return sys.executable, str(tmp_path / 'train.py')
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Makes a step, which depends on the code of one folder."""
+    (tmp_path / 'code').mkdir()
+    (tmp_path / 'code' / 'model.py').write_text('x = 1\n')
+    (tmp_path / 'config.py').write_text('lr = 1\n')
+    (tmp_path / 'data.json').write_text('{"seed": 0}')
+    monkeypatch.setattr(steps, 'PACKAGE', tmp_path)
+    monkeypatch.setattr(steps, 'CODE', ('code',))
+
+    def make_step(name: str = 'detection', **kwargs: object) -> Step:
+        kwargs = dict(metrics=METRICS, data=(tmp_path / 'data.json',), **kwargs)
+        return Step(name, tmp_path / 'config.py', tmp_path / 'work' / name, **kwargs)
+
+    return make_step
+
+
+def count_calls(step: Step) -> int:
+    return len((step.folder / 'calls').read_text().splitlines())
+
+
+def test_result(make, command, capsys):
+    step = make(options=('--cfg-options', 'seed=1'))
+    result = run_step(step, command)
+    assert result.metrics == {'box AP': 0.5, 'mIoU': 0.6} and result.loaded == '139 of 139'
+    assert step.checkpoint == step.folder / 'epoch_1.pth'
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith('detection: python ') and 'seed=1' in printed[0]
+    assert printed[1:] == [
+        "  loaded 139 of 139 tensors of 'a.pth'",
+        '  epoch [1][ 20/250] eta 0:01:02 loss 2.5',
+    ]
+    assert (step.folder / 'train.log').read_text().startswith('a warning\n')
+    assert json.loads((step.folder / 'step.json').read_text())['metrics'] == result.metrics
+
+
+def test_a_finished_step_is_kept(make, command):
+    first, second = run_step(make(), command), run_step(make(), command)
+    assert first == second and count_calls(make()) == 1
+
+
+@pytest.mark.parametrize(
+    'file, text',
+    [('config.py', 'lr = 2\n'), ('code/model.py', 'x = 2\n'), ('data.json', '{"seed": 1}')],
+)
+@pytest.mark.parametrize('needs', [False, True])
+def test_what_makes_it_run_again(file, text, needs, make, command, tmp_path):
+    step = make(needs=make('pretraining') if needs else None)
+    run_step(step, command)
+    Path(tmp_path, file).write_text(text)
+    run_step(step, command)
+    assert count_calls(step) == 2
+
+
+def test_other_weights_make_it_run_again(make, command):
+    first = make(needs=make('pretraining'))
+    other = make(needs=make('pretraining', options=('--cfg-options', 'seed=1')))
+    run_step(first, command)
+    run_step(other, command)
+    assert count_calls(first) == 2
+
+
+def test_a_lost_checkpoint_makes_it_run_again(make, command):
+    step = make()
+    run_step(step, command)
+    step.checkpoint.unlink()
+    run_step(step, command)
+    assert count_calls(step) == 2
+
+
+def test_failure_is_told_and_no_result_kept(make, command):
+    step = make(options=('--fail',))
+    with pytest.raises(UserError, match=r'failed: error: no space left \(all of it: .*train.log'):
+        run_step(step, command)
+    assert not (step.folder / 'step.json').exists()
