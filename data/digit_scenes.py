@@ -23,6 +23,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -75,13 +76,20 @@ class Sizes:
     crops: int
 
 
+class Photograph(NamedTuple):
+    """A photograph (H, W, 3) as it is and mirrored."""
+
+    image: np.ndarray
+    mirrored: np.ndarray
+
+
 @dataclass(frozen=True)
 class Sources:
     """What one split is made of: (n, 8, 8) digits in [0, 1], their labels, RGB photographs."""
 
     digits: np.ndarray
     labels: np.ndarray
-    backgrounds: list[np.ndarray]
+    backgrounds: list[Photograph]
 
 
 def load_sources(seed: int, val_fraction: float = 0.25) -> dict[str, Sources]:
@@ -97,7 +105,7 @@ def load_sources(seed: int, val_fraction: float = 0.25) -> dict[str, Sources]:
         split: Sources(
             images[index[split]],
             labels[index[split]],
-            [load_photograph(name) for name in BACKGROUNDS[split]],
+            [mirror(load_photograph(name)) for name in BACKGROUNDS[split]],
         )
         for split in ('train', 'val')
     }
@@ -119,16 +127,22 @@ def load_photograph(name: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def crop_background(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def mirror(image: np.ndarray) -> Photograph:
+    """An image, and the image mirrored, once for all its crops."""
+    return Photograph(image, np.ascontiguousarray(image[:, ::-1]))
+
+
+def crop_background(photograph: Photograph, size: int, rng: np.random.Generator) -> np.ndarray:
     """A random square of a photograph at a random scale, possibly mirrored, (size, size, 3)."""
-    shorter = min(image.shape[:2])
-    side = int(rng.integers(min(size, shorter), shorter + 1))
-    top = int(rng.integers(image.shape[0] - side + 1))
-    left = int(rng.integers(image.shape[1] - side + 1))
-    square = image[top : top + side, left : left + side]
+    image = photograph.image
+    height, width = image.shape[:2]
+    side = int(rng.integers(min(size, height, width), min(height, width) + 1))
+    top = int(rng.integers(height - side + 1))
+    left = int(rng.integers(width - side + 1))
     if rng.random() < 0.5:
-        square = square[:, ::-1]
-    return cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=cv2.INTER_AREA)
+        image, left = photograph.mirrored, width - side - left
+    square = image[top : top + side, left : left + side]
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def render_digit(digit: np.ndarray, longer_side: int, rng: np.random.Generator) -> np.ndarray:
@@ -166,9 +180,10 @@ def paint(
     height, width = opacity.shape
     under = canvas[top : top + height, left : left + width]
     mean = under[opacity > 0.5].mean(axis=0)
-    sign = 1 if mean.mean() < 140 else -1
-    colour = mean
-    while sign * (colour - mean).mean() < CONTRAST:
+    grey = float(mean.mean())
+    sign = 1 if grey < 140 else -1
+    colour = rng.integers(0, 256, 3)
+    while sign * (sum(colour.tolist()) / 3 - grey) < CONTRAST:
         colour = rng.integers(0, 256, 3)
     alpha = opacity[..., None]
     under[:] = np.rint(alpha * colour + (1 - alpha) * under).astype(np.uint8)

@@ -30,7 +30,7 @@ def bars(tmp_path_factory) -> Path:
     labels = np.arange(40) % 10
     digits = np.ones((40, 8, 8)) * labels[:, None, None] / 10
     ground = np.full((200, 300, 3), GROUND, np.uint8)
-    sources = Sources(digits, labels, [ground])
+    sources = Sources(digits, labels, [digit_scenes.mirror(ground)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digit_scenes, 'load_sources', lambda seed: dict(train=sources, val=sources))
         patch.setattr(digit_scenes, 'render_digit', bar)
@@ -201,7 +201,7 @@ def test_sizes_of_digits(monkeypatch):
 def test_background_is_a_square_piece_of_the_photograph():
     """Of a photograph that encodes its rows and columns: as far from row to row as across."""
     rows, columns = np.mgrid[:200, :160]
-    photograph = np.dstack([rows, columns, 0 * rows]).astype(np.uint8)
+    photograph = digit_scenes.mirror(np.dstack([rows, columns, 0 * rows]).astype(np.uint8))
     mirrored = set()
     for seed in range(12):
         piece = digit_scenes.crop_background(photograph, 32, np.random.default_rng(seed))
