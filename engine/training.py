@@ -12,6 +12,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 
 from ..errors import UserError
 from ..serialization.checkpoint import load_file
+from .amp import warn_of_emulation
 from .building import build_runner
 from .interrupts import stop_listening
 from .processes import is_main_process
@@ -39,6 +40,8 @@ def enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
         cfg.optim_wrapper.type = 'mmdense.CPUAmpOptimWrapper'
+        if is_main_process():
+            warn_of_emulation('cpu')
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..engine.amp import DTYPES
+from ..engine.amp import DTYPES, warn_of_emulation
 from ..engine.building import count_channels
 from ..engine.toolboxes import check_model_config
 from ..errors import UserError
@@ -84,6 +84,7 @@ def optimize(
     folded = fold_batch_norms(quick)
     quick.to(memory_format=torch.channels_last)
     if precision != 'fp32':
+        warn_of_emulation(images[0].device.type)
         _use_half(quick, DTYPES[precision])
     error = max(
         float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))

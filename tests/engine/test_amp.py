@@ -1,7 +1,9 @@
 """Mixed precision on the CPU."""
 
+import pytest
 import torch
 
+from mmdense.engine.amp import warn_of_emulation
 from mmdense.registry import OPTIM_WRAPPERS
 
 
@@ -15,3 +17,13 @@ def test_cpu_amp_runs_in_bfloat16():
     before = layer.weight.clone()
     wrapper.update_params(out.float().square().mean())
     assert layer.weight.dtype == torch.float32 and not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize(
+    'device, capability, warned',
+    [('cpu', 'AVX2', True), ('cpu', 'AVX512', False), ('cuda', 'AVX2', False)],
+)
+def test_who_is_warned_of_half_the_bits(device, capability, warned, monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    warn_of_emulation(device)
+    assert capsys.readouterr().err.startswith('warning: this CPU has no products') == warned
