@@ -84,7 +84,11 @@ def predict_with_file(
         return model.head._get_predictions(logits, [sample])[0]
     align_corners = model.align_corners
     logits = F.interpolate(logits, sample.ori_shape, mode='bilinear', align_corners=align_corners)
-    sample.set_data(dict(pred_sem_seg=PixelData(data=logits[0].argmax(dim=0, keepdim=True))))
+    if logits.shape[1] == 1:  # object or background
+        labels = (logits[0].sigmoid() > model.decode_head.threshold).long()
+    else:
+        labels = logits[0].argmax(dim=0, keepdim=True)
+    sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
     return sample
 
 

@@ -1,6 +1,6 @@
 """A trained model as one file that runs without this package: ONNX, or a program of torch.export.
 
-Height and width stay free, and the batch of what is no whole detector. What comes out is compared
+Height and width stay free, and the batch of what prepares no images. What comes out is compared
 with the model at several sizes.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from mmengine.model import stack_batch
 from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import Upsample
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -36,6 +38,9 @@ from .export_detector import (
     translate_suppress,
 )
 from .export_mask2former import classify_pixels
+
+if TYPE_CHECKING:
+    import onnx
 
 EXAMPLE = (2, 160, 224)  # batch, height, width: no side of any map is 1, no two are equal
 CHECKED = ((1, 128, 128), (3, 97, 135), (2, 224, 320))
@@ -176,7 +181,7 @@ class Preparation(nn.Module):
         self.prepare = prepare
         self.is_picture = is_picture
         self.is_padded = is_padded
-        self.divisor = getattr(prepare, 'pad_size_divisor', 1) if is_padded else 1
+        self.divisor, self.fill = find_padding(prepare) if is_padded else (1, 0)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """The network's input: the image, and where it is padded its own (height, width)."""
@@ -190,7 +195,7 @@ class Preparation(nn.Module):
         height, width = image.shape[2:]
         size = torch.stack([torch.scalar_tensor(n, dtype=torch.int64) for n in (height, width)])
         pads = (0, -width % self.divisor, 0, -height % self.divisor)
-        return F.pad(image, pads, value=float(self.prepare.pad_value)), size
+        return F.pad(image, pads, value=float(self.fill)), size
 
 
 class Prepared(nn.Module):
@@ -207,8 +212,12 @@ class Prepared(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the network makes of it."""
-        return self.network(*self.preparation(image))
+        """What the network makes of it, of a segmentor without what was padded."""
+        if isinstance(self.network, ExportedDetector):
+            return self.network(*self.preparation(image))
+        prepared, *size = self.preparation(image)
+        outputs = self.network(prepared)
+        return outputs[..., : size[0][0], : size[0][1]] if size else outputs
 
 
 def make_exported(model: nn.Module, part: str, is_picture: bool = False) -> Exported | Prepared:
@@ -226,9 +235,24 @@ def make_exported(model: nn.Module, part: str, is_picture: bool = False) -> Expo
     if part == 'model' and is_detector:
         return Prepared(Preparation(model, is_picture, True), ExportedDetector(model)).eval()
     exported = Exported(model, part)
-    if is_picture:
-        return Prepared(Preparation(model, True, False), exported).eval()
+    is_padded = exported.is_mask2former and find_padding(model.data_preprocessor)[0] > 1
+    if is_picture or is_padded:
+        return Prepared(Preparation(model, is_picture, is_padded), exported).eval()
     return exported.eval()
+
+
+def find_padding(preprocessor: nn.Module) -> tuple[int, float]:
+    """What a toolbox's preprocessor pads a test image to a multiple of, and with what."""
+    if hasattr(preprocessor, 'pad_val'):  # MMSegmentation's
+        return (preprocessor.test_cfg or {}).get('size_divisor', 1), preprocessor.pad_val
+    return getattr(preprocessor, 'pad_size_divisor', 1), getattr(preprocessor, 'pad_value', 0)
+
+
+def without_padding(preprocessor: nn.Module) -> nn.Module:
+    """One that normalizes alike and pads nothing."""
+    plain = copy.copy(preprocessor)
+    plain.test_cfg, plain.pad_size_divisor = None, 1
+    return plain
 
 
 def wants_rgb(preprocessor: nn.Module) -> bool:
@@ -301,6 +325,8 @@ def export_prepared(module: Prepared, in_channels: int, path: Path, meta: dict) 
             axis: preparation.divisor * Dim(name, min=inputs[0].shape[axis] // preparation.divisor)
             for axis, name in free.items()
         }
+    if not isinstance(network, ExportedDetector):
+        inputs = inputs[:1]
     program = trace(network, inputs, (free, *(None for _ in inputs[1:])))
     second = program.model_proto
     first = onnx.compose.add_prefix(first, 'prepare_', rename_inputs=False)
@@ -312,8 +338,29 @@ def export_prepared(module: Prepared, in_channels: int, path: Path, meta: dict) 
     if isinstance(network, ExportedDetector):
         for output in model.graph.output:
             output.type.tensor_type.shape.dim[0].dim_param = 'detections'
+    elif preparation.is_padded:
+        cut_padding(model.graph)
     onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, **meta})
     onnx.save(model, path)
+
+
+def cut_padding(graph: onnx.GraphProto) -> None:
+    """Cut a graph's logits to the image's own size, which its preparation puts out besides."""
+    import onnx
+
+    for node in graph.node:
+        node.output[:] = ['padded' if name == 'logits' else name for name in node.output]
+    corner, axes = (
+        onnx.numpy_helper.from_array(np.array(values, np.int64), name)
+        for name, values in (('corner', [0, 0]), ('rows_and_columns', [2, 3]))
+    )
+    graph.initializer.extend([corner, axes])
+    size = next(output for output in graph.output if output.name != 'logits')
+    inputs = ['padded', corner.name, size.name, axes.name]
+    graph.node.append(onnx.helper.make_node('Slice', inputs, ['logits']))
+    graph.output.remove(size)
+    for dim, name in zip(graph.output[0].type.tensor_type.shape.dim[2:], ('height', 'width')):
+        dim.dim_param = name
 
 
 def trace(
@@ -353,7 +400,7 @@ def export_program(module: Exported, in_channels: int, path: Path, meta: dict) -
         ValueError: When the input is to be prepared: a program has no NMS without this package.
     """
     if isinstance(module, Prepared):
-        raise ValueError('whole detectors and pictures of uint8 go into .onnx files')
+        raise ValueError('whole detectors, Mask2Former and pictures of uint8 go into .onnx files')
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
         program = torch.export.export(
@@ -391,13 +438,18 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
 
 @torch.no_grad()
 def find_error(module: Exported, run: Callable[[Tensor], Outputs], image: Tensor) -> float:
-    """Largest difference of an output to the model's, by that output's largest value."""
-    expected = module.run_model(image)
+    """:func:`measure_error` of what a file makes of an image to what the model does."""
+    return measure_error(run(image), module.run_model(image))
+
+
+def measure_error(found: Outputs, expected: Tensor | tuple[Tensor, ...]) -> float:
+    """Largest difference of an output to the model's, by its largest value; may be NaN."""
     expected = [expected] if isinstance(expected, Tensor) else expected
-    return max(
-        float(np.abs(found - t.numpy()).max() / t.abs().max())
-        for found, t in zip(run(image), expected, strict=True)
-    )
+    errors = [
+        np.abs(a - b.numpy()).max() / np.abs(b.numpy()).max()
+        for a, b in zip(found, expected, strict=True)
+    ]
+    return float(np.max(errors))  # of which one alone may be NaN
 
 
 @dataclass(frozen=True)
@@ -431,17 +483,23 @@ def compare(
             expected = predict(model, prepared, size)
             difference = compare_detections(found, expected, find_mask_threshold(model))
             return Comparison(shape, *judge(difference, len(expected)))
-        error = find_error(module.network, lambda _: run(image), prepared)
+        expected = module.network.run_model(prepared)
+        if module.preparation.is_padded:
+            expected = expected[..., : size[0], : size[1]]
+        error = measure_error(run(image), expected)
     return Comparison(shape, f'largest relative error {error:.1e}', error <= TOLERANCE)
 
 
 def prepare(module: Prepared, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """A file's input as its model's own preprocessor hands it on, and its (height, width)."""
-    prepare = module.preparation.prepare
-    if module.preparation.is_picture:  # to the model it is BGR
-        data = dict(inputs=[image.flip(2).permute(2, 0, 1)], data_samples=None)
+    preparation = module.preparation
+    if preparation.is_picture:  # to the model it is BGR
+        prepare = preparation.prepare
+        prepare = prepare if preparation.is_padded else without_padding(prepare)
+        samples = [SegDataSample()] if getattr(prepare, 'test_cfg', None) else None
+        data = dict(inputs=[image.flip(2).permute(2, 0, 1)], data_samples=samples)
         return prepare(data)['inputs'], tuple(image.shape[:2])
-    images = stack_batch([image[0]], prepare.pad_size_divisor, prepare.pad_value)
+    images = stack_batch([image[0]], preparation.divisor, preparation.fill)
     return images, tuple(image.shape[2:])
 
 
@@ -461,16 +519,20 @@ def judge(difference: Difference, number: int) -> tuple[str, bool]:
 
 
 def write_and_compare(
-    module: Exported | Prepared, in_channels: int, path: Path, meta: dict
+    module: Exported | Prepared,
+    in_channels: int,
+    path: Path,
+    meta: dict,
+    reference: Exported | Prepared,
 ) -> list[Comparison]:
     """Write the file that its suffix asks for, and run it at several sizes.
 
-    Arguments as :func:`export_onnx`.
+    Arguments as :func:`export_onnx`, and what the file is compared with.
     """
     write, read = FORMATS[path.suffix]
     write(module, in_channels, path, meta)
     run = read(path)
-    return [compare(module, run, make_input(module, in_channels, size)) for size in CHECKED]
+    return [compare(reference, run, make_input(module, in_channels, size)) for size in CHECKED]
 
 
 def get_meta(cfg: Config, model: nn.Module, module: Exported | Prepared) -> dict[str, str]:
@@ -484,6 +546,8 @@ def get_meta(cfg: Config, model: nn.Module, module: Exported | Prepared) -> dict
         if hasattr(prepare, name) and not is_picture:
             meta[name] = getattr(prepare, name).flatten().tolist()
     meta['channels'] = 'RGB' if is_picture or wants_rgb(prepare) else 'BGR'
+    if getattr(getattr(model, 'decode_head', None), 'out_channels', None) == 1:
+        meta['threshold'] = model.decode_head.threshold
     if isinstance(module, Prepared) and 'masks' in getattr(module.network, 'output_names', ()):
         meta['mask_threshold'] = find_mask_threshold(model)
     return {

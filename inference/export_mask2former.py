@@ -33,6 +33,7 @@ def classify_pixels(head: Mask2FormerHead, maps: Sequence[Tensor], size: Size) -
         (B, num_classes, *size).
     """
     mask_features, memories = decode_pixels(head.pixel_decoder, maps)
+    memories = memories[: head.num_transformer_feat_level]
     keys = [
         to_tokens(project(memory)) + level
         for project, memory, level in zip(

@@ -24,6 +24,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
+from timm.layers import BatchNormAct2d
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -72,7 +73,8 @@ def optimize(
         in_channels: Of the image.
 
     Raises:
-        UserError: When the copy's backbone or neck does not give the same maps.
+        UserError: When the copy's backbone or neck does not give the same maps, or takes images of
+            one size alone.
     """
     generator = torch.Generator().manual_seed(0)
     images = [
@@ -86,11 +88,16 @@ def optimize(
     if precision != 'fp32':
         warn_of_emulation(images[0].device.type)
         _use_half(quick, DTYPES[precision])
-    error = max(
-        float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))
-        for image in images
-        for a, b in zip(_find_maps(model, image, 'fp32'), _find_maps(quick, image, precision))
-    )
+    try:
+        expected = [_find_maps(model, image, 'fp32') for image in images]
+    except Exception as error:  # of a backbone whose images have one size
+        raise UserError(f'only what takes images of any size is optimized: {error}') from error
+    errors = [
+        (a - b).abs().max() / a.abs().max().clamp(min=1e-12)
+        for image, maps in zip(images, expected)
+        for a, b in zip(maps, _find_maps(quick, image, precision))
+    ]
+    error = float(torch.stack(errors).max())  # NaN, if one is
     if not error <= TOLERANCES[precision]:
         raise UserError(f'optimized in {precision}, the maps differ by {error:.1e} of their values')
     if execution == 'compiled':
@@ -214,8 +221,11 @@ def _is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv) is nn.Conv2d
         and isinstance(norm, _BatchNorm)
+        and not isinstance(norm, BatchNormAct2d)  # timm's, with an activation in it
         and norm.running_mean is not None
-        and not any((conv._forward_hooks, norm._forward_hooks, norm._forward_pre_hooks))
+        and not any(
+            hooks for m in (conv, norm) for hooks in (m._forward_hooks, m._forward_pre_hooks)
+        )
     )
 
 

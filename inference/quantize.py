@@ -130,18 +130,24 @@ def compare_metrics(before: dict[str, float], after: dict[str, float]) -> list[t
         before: Of the file in float32.
         after: Of the file in 8 bits.
 
+    A metric that is not there any more, as COCO's where nothing is found, is 0.
+
     Raises:
-        UserError: When none of :data:`ALLOWED` is among them.
+        UserError: When none of :data:`ALLOWED` is among them, or one that judges nothing: COCO's -1
+            without objects.
     """
     names = [name for name in ALLOWED if name in before]
     if not names:
         raise UserError(
             f'val_evaluator gives none of {", ".join(ALLOWED)}, by which int8 is judged'
         )
+    if any(before[name] < 0 for name in names):
+        raise UserError('the validation data have no objects, by which int8 is judged')
+    lost = {name: before[name] - after.get(name, 0.0) for name in names}
     return [
         (
-            f'{name}: {before[name]:.3f} in float32, {after[name]:.3f} in int8',
-            before[name] - after[name] <= ALLOWED[name] + 1e-9,
+            f'{name}: {before[name]:.3f} in float32, {after.get(name, 0.0):.3f} in int8',
+            lost[name] <= ALLOWED[name] + 1e-9,
         )
         for name in names
     ]

@@ -25,7 +25,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 from pycocotools import mask as coco_mask
-from torch import nn
+from torch import Tensor, nn
 
 from ..engine.data import find_datasets
 from ..engine.toolboxes import CLASSIFIER, encode_mask, find_toolbox
@@ -198,9 +198,14 @@ class Predictor:
             part = self.look(picture[tile.rows, tile.columns]).pred_instances
             found.append(self.place(part, tile, height, width))
         factor = self.side / max(height, width)
-        small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        size = tuple(max(1, round(factor * n)) for n in (width, height))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         found.append(self.enlarge(self.look(small).pred_instances, small, height, width))
         return DetDataSample(pred_instances=merge(InstanceData.cat(found)))
+
+    def are_large(self, boxes: Tensor) -> Tensor:
+        """Which boxes (N, 4) may be cut by each tile that has a part of them, bool (N,)."""
+        return (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) > OVERLAP * self.side - 2 * EDGE
 
     def place(self, found: InstanceData, tile: Tile, height: int, width: int) -> InstanceData:
         """Instances of a tile as those of the picture."""
@@ -213,7 +218,7 @@ class Predictor:
         )
         is_cut = (((boxes - ends).abs() < EDGE) & is_inner).any(dim=1)
         # What fits into the overlap another tile sees whole, or it is the end of something large.
-        is_end = is_cut & ((boxes[:, 2:] - boxes[:, :2]).amax(dim=1) <= OVERLAP * self.side)
+        is_end = is_cut & ~self.are_large(boxes)
         found, boxes, is_cut = found[~is_end], boxes[~is_end], is_cut[~is_end]
         placed = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
         placed.ranks = torch.where(is_cut, CUT, WHOLE)
@@ -233,8 +238,7 @@ class Predictor:
         """
         across, down = width / small.shape[1], height / small.shape[0]
         boxes = found.bboxes * found.bboxes.new_tensor([across, down, across, down])
-        is_large = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1) > OVERLAP * self.side
-        kept = is_large & (found.scores >= self.score_thr)
+        kept = self.are_large(boxes) & (found.scores >= self.score_thr)
         found, boxes = found[kept], boxes[kept]
         large = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
         large.ranks = torch.full_like(found.labels, SMALL)
@@ -304,8 +308,9 @@ def merge(found: InstanceData) -> InstanceData:
     """Each object once, best first: by rank, then by score.
 
     Of two boxes of a class that overlap by more than :data:`SAME` the better one is kept, and a box
-    that a tile's edge cuts is dropped where so much of it lies within a better one. (mmdet's
-    ``merge_results_by_nms`` goes by scores alone, so that a part may take the place of the whole.)
+    that a tile's edge cuts is dropped where so much of it lies within a better one. The box that is
+    kept has the best score of those that were the same. (mmdet's ``merge_results_by_nms`` goes by
+    scores alone, so that a part may take the place of the whole.)
     """
     order = np.lexsort((-found.scores.numpy(), found.ranks.numpy()))
     found = found[torch.from_numpy(order)]
@@ -318,6 +323,7 @@ def merge(found: InstanceData) -> InstanceData:
             same = bbox_overlaps(found.bboxes[rest], box[None])[:, 0] > SAME
             # iof: by the area of the first.
             within = bbox_overlaps(found.bboxes[rest], box[None], 'iof')[:, 0] > SAME
+            found.scores[i] = torch.cat((found.scores[[i]], found.scores[rest[same]])).max()
             is_kept[rest[same | within & (found.ranks[rest] == CUT)]] = False
     found = found[is_kept]
     found.pop('ranks')

@@ -91,12 +91,13 @@ def main() -> None:
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
     model = load_model(cfg, args.checkpoint)
     channels = count_channels(cfg)
-    if args.optimize:
-        model = optimize(model, in_channels=channels).model
+    written = optimize(model, in_channels=channels).model if args.optimize else model
     with replacing(out) as path:
         try:
-            module = make_exported(model, args.part, args.uint8)
-            comparisons = write_and_compare(module, channels, path, get_meta(cfg, model, module))
+            module = make_exported(written, args.part, args.uint8)
+            reference = make_exported(model, args.part, args.uint8)
+            meta = get_meta(cfg, model, module)
+            comparisons = write_and_compare(module, channels, path, meta, reference)
         except ImportError as error:
             raise UserError(f"{error}: pip install 'mmdense[export]'") from error
         except Exception as error:  # onnxruntime's have no class of their own

@@ -48,7 +48,12 @@ def main() -> None:
         threshold = float(meta.get('mask_threshold', 0.5))
         drawn = draw_detections(picture, found, classes, args.score, threshold)
     elif found['logits'].ndim == 4:
-        labels = Image.fromarray(found['logits'][0].argmax(axis=0).astype(np.int32))
+        logits = found['logits'][0]
+        if len(logits) == 1:  # object or background
+            labels = 1 / (1 + np.exp(-logits[0])) > float(meta['threshold'])
+        else:
+            labels = logits.argmax(axis=0)
+        labels = Image.fromarray(labels.astype(np.int32))
         drawn = draw_labels(
             picture, np.asarray(labels.resize(picture.size, Image.NEAREST)), classes
         )

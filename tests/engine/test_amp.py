@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from mmdense.engine import training
 from mmdense.engine.amp import warn_of_emulation
 from mmdense.registry import OPTIM_WRAPPERS
 
@@ -27,3 +29,11 @@ def test_who_is_warned_of_half_the_bits(device, capability, warned, monkeypatch,
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
     warn_of_emulation(device)
     assert capsys.readouterr().err.startswith('warning: this CPU has no products') == warned
+
+
+def test_training_in_half_the_bits_warns(monkeypatch):
+    devices = []
+    monkeypatch.setattr(training, 'warn_of_emulation', devices.append)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    training.enable_amp(Config(dict(optim_wrapper=dict(type='OptimWrapper'))))
+    assert devices == ['cpu']

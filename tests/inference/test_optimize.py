@@ -12,6 +12,7 @@ from helpers import (
     TINY,
     assert_near,
     build_in,
+    check_fails,
     float32_tolerance,
 )
 from mmcv.cnn import ConvModule
@@ -20,6 +21,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import get_priority
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -155,7 +157,10 @@ def test_what_is_used_twice_or_listened_to_stays():
         nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.ReLU()
     )
     nested = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1)), nn.Sequential(nn.BatchNorm2d(3)))
-    model = shake(nn.ModuleList([shared, watched, of_batch, nested]))
+    active = nn.Sequential(nn.Conv2d(3, 3, 1), BatchNormAct2d(3))  # with a ReLU in it
+    told = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    told[0].register_forward_pre_hook(lambda *_: None)  # as spectral norm does
+    model = shake(nn.ModuleList([shared, watched, of_batch, nested, active, told]))
     x = torch.randn(2, 3, 5, 6)
     with torch.no_grad():
         wanted = [module(x) for module in model]
@@ -171,6 +176,55 @@ def test_a_model_that_changes_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r'optimized in fp32, the maps differ by .* of their'):
         optimize(model)
     assert count_norms(model) == norms
+
+
+def test_a_last_map_without_numbers_is_refused(monkeypatch):
+    find_maps, calls = room._find_maps, []
+
+    def find(*args: object) -> list[torch.Tensor]:
+        maps = find_maps(*args)
+        calls.append(args)
+        return [*maps[:-1], maps[-1] * float('nan')] if len(calls) > len(room.CHECKED) else maps
+
+    monkeypatch.setattr(room, '_find_maps', find)
+    with pytest.raises(UserError, match='the maps differ by nan of their values'):
+        optimize(Whole('FCViT'))
+
+
+def test_images_of_one_size_are_refused():
+    class Fixed(nn.Conv2d):
+        def forward(self, image):
+            assert image.shape[2] == 224, "Input height doesn't match model"
+            return (super().forward(image),)
+
+    model = nn.Module()
+    model.backbone = Fixed(3, 4, 1)
+    with pytest.raises(UserError, match="any size is optimized: Input height doesn't match"):
+        optimize(model)
+
+
+@pytest.mark.parametrize('precision, warned', [('fp32', []), ('bf16', ['cpu'])])
+def test_who_is_warned_of_half_the_bits(precision, warned, monkeypatch):
+    devices = []
+    monkeypatch.setattr(room, 'warn_of_emulation', devices.append)
+    optimize(Whole('FCViT').backbone, precision)
+    assert devices == warned
+
+
+@pytest.mark.slow
+def test_an_exported_file_is_compared_with_the_model_itself(
+    run_tool, untrained, tmp_path, monkeypatch
+):
+    def spoil(model: nn.Module, **kwargs: object) -> room.Optimized:
+        quick = optimize(model, **kwargs)
+        nn.init.normal_(quick.model.head.fc.weight)
+        return quick
+
+    monkeypatch.setattr(room, 'optimize', spoil)
+    out = tmp_path / 'model.onnx'
+    arguments = (DIGIT_CONFIGS['mmpretrain'], untrained('mmpretrain'), out, '--optimize')
+    check_fails(run_tool('export.py', *arguments), 'the file differs from the model; not kept')
+    assert not out.exists()
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])

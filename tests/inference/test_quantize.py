@@ -70,6 +70,13 @@ def test_losses():
         compare_metrics({'PQ': 1.0}, {'PQ': 1.0})
 
 
+def test_nothing_found_is_no_metric_of_cocos():
+    ((text, is_good),) = compare_metrics({'coco/bbox_mAP': 0.43}, {})
+    assert not is_good and text == 'coco/bbox_mAP: 0.430 in float32, 0.000 in int8'
+    with pytest.raises(UserError, match='have no objects'):
+        compare_metrics({'coco/bbox_mAP': -1.0}, {'coco/bbox_mAP': -1.0})
+
+
 def test_pictures_are_of_the_training_pipeline(place):
     pictures = pick_pictures(load_config('digits/mask_rcnn_paca_digits'), 3)
     assert len(pictures) == 3

@@ -194,6 +194,33 @@ def test_merging(given, wanted):
     assert kept.bboxes.int().tolist() == [boxes[i] for i in wanted] and 'ranks' not in kept
 
 
+def test_the_best_score_of_what_is_the_same_stays():
+    """Of a part within it, which may be another object, the whole does not take the score."""
+    found = InstanceData(bboxes=torch.tensor([[0.0, 0, 50, 50], [0, 0, 50, 48], [0, 0, 20, 20]]))
+    found.scores, found.labels = torch.tensor([0.1, 0.8, 0.9]), torch.zeros(3, dtype=torch.long)
+    found.ranks = torch.tensor([WHOLE, SMALL, CUT])
+    kept = merge(found)
+    assert kept.bboxes.tolist() == [[0, 0, 50, 50]] and kept.scores.tolist() == [pytest.approx(0.8)]
+
+
+@pytest.mark.parametrize('width', [27, 28, 29, 30, 31, 32, 33, 36])
+def test_an_object_as_wide_as_the_overlap(width, tmp_path):
+    """Wherever it lies, also where it ends near the edges of both tiles that see all of it."""
+    for left in range(88, 104):
+        picture = np.zeros((128, 224, 3), np.uint8)  # two tiles, which share columns 96 to 128
+        picture[50:60, left : left + width] = 255
+        cv2.imwrite(str(tmp_path / 'bar.png'), picture)
+        found = make(BlobModel(), 'mmdet', 128)(str(tmp_path / 'bar.png')).pred_instances
+        assert len(found) == 1, left
+        assert iou(found.bboxes[0], torch.tensor([left, 50.0, left + width, 60])) > 0.7
+
+
+def test_a_strip_of_one_pixel(tmp_path):
+    cv2.imwrite(str(tmp_path / 'strip.png'), np.full((1, 700, 3), 255, np.uint8))
+    found = make(BlobModel(), 'mmdet', 128)(str(tmp_path / 'strip.png')).pred_instances
+    assert found.bboxes.tolist() == [[0, 0, 700, 1]]
+
+
 def test_shrinking(blobs):
     """A few instances at a time; together they are all."""
     path, picture = blobs
