@@ -33,9 +33,10 @@ test-slow: env
 test-pythons:
 	@bash tests/pythons.sh build/pythons $(PYTHONS)
 
-# The backbones in timm, torchvision, Transformers, Segmentation Models PyTorch.
+# The backbones in timm, torchvision, Transformers, Segmentation Models PyTorch; the page to explore models.
+# make test-hosts ONLY=transformers
 test-hosts: env
-	@bash tests/hosts.sh build/hosts $(BIN)/python
+	@bash tests/hosts.sh build/hosts $(BIN)/python $(if $(ONLY),-k "$(ONLY)")
 
 # Beside the newest torch, timm, transformers and numpy that pip finds.
 test-newest:

@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from mmengine.dist import (
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..registry import HOOKS
+from .saving import find_last_checkpoint
 
 REMEDY = (
     'try a lower learning rate, a longer warm-up, optim_wrapper.clip_grad or float32 (without '
@@ -177,7 +177,7 @@ class FiniteHook(Hook):
             raise SystemExit(1)
         if may_skip and self.max_skips:
             problem += f'; {self.max_skips} steps were skipped before'
-        kept = find_kept(runner)
+        kept = find_last_checkpoint(runner.work_dir)
         kept = f'the last checkpoint is {kept}' if kept else 'there is no checkpoint yet'
         raise UserError(f'{problem}. The weights were left as they are, {kept}; {REMEDY}')
 
@@ -189,15 +189,6 @@ def name_pictures(batch: object) -> str:
     names = [next((str(s.get(k)) for k in keys if s.get(k) is not None), '?') for s in samples]
     more = [f'and {len(names) - MAX_NAMES} more'] if len(names) > MAX_NAMES else []
     return ', '.join([*names[:MAX_NAMES], *more])
-
-
-def find_kept(runner: Runner) -> str | None:
-    """The checkpoint that the work dir says is its last, if it is there."""
-    pointer = Path(runner.work_dir, 'last_checkpoint')
-    if not pointer.is_file():
-        return None
-    path = Path(runner.work_dir, pointer.read_text(errors='replace').strip())
-    return str(path) if path.is_file() else None
 
 
 def _samples(node: object) -> Iterator[BaseDataElement]:

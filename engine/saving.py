@@ -191,6 +191,15 @@ def find_damage_below(path: Path) -> str | None:
     return next((f"'{file.name}': {damage}" for file, damage in damages if damage), None)
 
 
+def find_last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint that a work dir says is its last, if it is there."""
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        return None
+    path = Path(work_dir, pointer.read_text(errors='replace').strip())
+    return path if path.is_file() else None
+
+
 def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a folder that a training can continue from.
 

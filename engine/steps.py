@@ -21,6 +21,7 @@ from mmengine.config import Config
 from ..errors import UserError
 from ..files import replacing
 from .logs import load_runs
+from .saving import find_last_checkpoint
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CODE = ('.', 'backbones', 'heads', 'families', 'serialization', 'engine')  # what a run depends on
@@ -51,9 +52,9 @@ class Step:
     options: tuple[str, ...] = ()
 
     @property
-    def checkpoint(self) -> Path:
-        """The last one that mmengine wrote."""
-        return self.folder / Path((self.folder / 'last_checkpoint').read_text().strip()).name
+    def checkpoint(self) -> Path | None:
+        """The last one that mmengine wrote, if it is there."""
+        return find_last_checkpoint(self.folder)
 
     @property
     def inputs(self) -> str:
@@ -62,11 +63,17 @@ class Step:
             Config.fromfile(self.config).pretty_text,
             *self.options,
             *(path.read_text() for path in self.data),
-            *(path.read_text() for room in CODE for path in sorted((PACKAGE / room).glob('*.py'))),
+            *(path.read_text() for path in list_code()),
         ]
         if self.needs:
             parts.append(self.needs.inputs)
         return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
+
+
+def list_code() -> list[Path]:
+    """The files that a run depends on."""
+    files = (path for room in CODE for path in sorted((PACKAGE / room).glob('*.py')))
+    return [path for path in files if path.name != 'setup.py']
 
 
 class Result(NamedTuple):
@@ -92,7 +99,7 @@ def run_step(step: Step, command: Sequence[str]) -> Result:
     inputs = step.inputs
     if file.is_file():
         result = Result(**json.loads(file.read_text()))
-        if result.inputs == inputs and step.checkpoint.is_file():
+        if result.inputs == inputs and step.checkpoint:
             print(f'{step.title}: done before ({step.folder})')
             return result
     arguments = [str(step.config), *step.options]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.ops import MultiScaleDeformableAttention
+from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmseg.models.decode_heads import Mask2FormerHead
 from torch import Tensor
@@ -123,19 +124,15 @@ def attend(
     """
     heads, num_points = attention.num_heads, attention.num_points
     query = tokens + position
-    batch, length, _ = query.shape
     offsets = attention.sampling_offsets(query).unflatten(2, (heads, len(sizes), num_points, 2))
     weights = attention.attention_weights(query).unflatten(2, (heads, -1)).softmax(dim=-1)
-    values = attention.value_proj(tokens).unflatten(2, (heads, -1)).permute(0, 2, 3, 1)
-    sampled = []
-    split = values.flatten(0, 1).split([height * width for height, width in sizes], dim=2)
-    for level, (value, (height, width)) in enumerate(zip(split, sizes)):
+    values = attention.value_proj(tokens).unflatten(2, (heads, -1))
+    levels = []
+    for level, (height, width) in enumerate(sizes):
         x = points[:, 0, None, None] + offsets[:, :, :, level, :, 0] / width  # (B, N, heads, p)
         y = points[:, 1, None, None] + offsets[:, :, :, level, :, 1] / height
-        grid = 2 * torch.stack((x, y), -1).transpose(1, 2).flatten(0, 1) - 1
-        sampled.append(
-            F.grid_sample(value.unflatten(2, (height, width)), grid, align_corners=False)
-        )
-    weights = weights.transpose(1, 2).reshape(batch * heads, 1, length, -1)
-    read = (torch.cat(sampled, dim=3) * weights).sum(dim=3)  # (B heads, C / heads, N)
-    return tokens + attention.output_proj(read.reshape(batch, -1, length).transpose(1, 2))
+        levels.append(torch.stack((x, y), -1))
+    read = multi_scale_deformable_attn_pytorch(
+        values, sizes, torch.stack(levels, 3), weights.unflatten(3, (len(sizes), num_points))
+    )
+    return tokens + attention.output_proj(read)

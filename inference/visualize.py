@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,31 +54,50 @@ def run_parts(model: nn.Module, batch: dict) -> None:
         model.decode_head(features)
 
 
-def look(
-    model: nn.Module, run: Callable[[], object], query: Query, kinds: tuple[str, ...]
-) -> dict[str, list[View]]:
-    """Run a model on one image and return what there is to see.
+@dataclass(frozen=True)
+class Recording:
+    """What the watched modules of a model took and gave for one image."""
+
+    seen: list[tuple[Watch, nn.Module, Calls]]
+
+    @torch.no_grad()
+    def show(self, query: Query) -> dict[str, list[View]]:
+        """Views by kind, without kinds that there is nothing of.
+
+        Args:
+            query: (x, y), the pixel whose attention is shown.
+        """
+        views: dict[str, list[View]] = {}
+        for watch, part, calls in self.seen:
+            views.setdefault(watch.kind, []).extend(
+                view.cpu() for view in watch.show(part, calls, query)
+            )
+        return {kind: found for kind, found in views.items() if found}
+
+
+@torch.no_grad()
+def record(model: nn.Module, run: Callable[[], object], kinds: tuple[str, ...]) -> Recording:
+    """Run a model on one image and keep what its views are made of.
 
     Args:
         model: A classifier, detector, segmentor or backbone.
         run: Takes one image through it.
-        query: (x, y), the pixel whose attention is shown.
         kinds: Of :func:`list_kinds`.
-
-    Returns:
-        Views by kind, without kinds that this model does not have.
     """
     found = [
         (watch, part) for kind in kinds for watch, part in find_watches(model) if watch.kind == kind
     ]
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         calls = [stack.enter_context(watching(part, watch.pattern)) for watch, part in found]
         run()
-        views = {}
-        for (watch, part), seen in zip(found, calls):
-            shown = (view.cpu() for view in watch.show(part, seen, query))
-            views.setdefault(watch.kind, []).extend(shown)
-    return {kind: found for kind, found in views.items() if found}
+    return Recording([(watch, part, seen) for (watch, part), seen in zip(found, calls)])
+
+
+def look(
+    model: nn.Module, run: Callable[[], object], query: Query, kinds: tuple[str, ...]
+) -> dict[str, list[View]]:
+    """Run a model on one image and return what there is to see: :func:`record`, then show."""
+    return record(model, run, kinds).show(query)
 
 
 @contextmanager
@@ -184,8 +204,13 @@ def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int, title: st
 def extent_of(view: View, picture: np.ndarray) -> tuple[int, int, int, int]:
     """Left, right, lower and upper end of a view's maps, in pixels of the picture."""
     height, width = view.maps.shape[1:]
-    stride = view.stride or 2 ** math.ceil(math.log2(picture.shape[0] / height))
+    stride = find_stride(view, picture)
     return 0, width * stride, height * stride, 0
+
+
+def find_stride(view: View, picture: np.ndarray) -> int:
+    """Pixels of the picture per position of the view."""
+    return view.stride or 2 ** math.ceil(math.log2(picture.shape[0] / view.maps.shape[1]))
 
 
 def cut_to(axis: Axes, picture: np.ndarray) -> None:

@@ -12,11 +12,12 @@ from mmengine.evaluator import BaseMetric
 
 from ..engine.checks import check_work_dir
 from ..engine.data import find_datasets
-from ..engine.logs import choose_keys, draw, load_runs
+from ..engine.logs import load_runs
 from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from ..registry import METRICS
 from .collector import Collector
+from .curves import choose_keys, draw
 from .page import Page, Plot, Section, Table, write_page
 
 SUFFIXES = ('.html', '.htm')

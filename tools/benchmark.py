@@ -21,7 +21,7 @@ from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.amp import DTYPES
+from mmdense.engine.amp import DTYPES, warn_of_emulation
 from mmdense.engine.building import pick_device
 from mmdense.engine.checks import check_data
 from mmdense.engine.config import add_cfg_options, read_config
@@ -114,6 +114,8 @@ def main() -> None:
     if args.plot and Path(args.plot).suffix not in ('.png', '.svg', '.pdf'):
         raise UserError(f"--plot '{args.plot}': name a .png, .svg or .pdf file")
     device = pick_device(args.device)
+    if set(args.precision) != {'fp32'}:
+        warn_of_emulation(device.type)
     configs = load_configs(args)
     passes = (args.batch_size, device, args.warmup, args.rounds)
     try:

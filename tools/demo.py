@@ -15,16 +15,18 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.data.digit_scenes import MARKER
 from mmdense.engine import launch
 from mmdense.engine.steps import Step, run_step
 from mmdense.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')
-MADE = DATA / '.digit_scenes.json'
+MADE = DATA / MARKER
 PICTURES = Path('work_dirs/demo')
 NUM_PICTURES = 6
 BOX_AND_MASK = {
@@ -35,25 +37,21 @@ BOX_AND_MASK = {
 }
 
 
-def make_step(
-    title: str, name: str, metrics: dict[str, str], needs: Step | None = None, more: str = ''
-) -> Step:
-    """The training of a config of configs/digits, with ``more`` options in another work dir."""
+def make_step(title: str, name: str, metrics: dict[str, str], needs: Step | None = None) -> Step:
+    """The training of a config of configs/digits."""
     config, folder = Path('configs/digits', f'{name}.py'), Path('work_dirs', name)
-    if not more:
-        return Step(title, config, folder, metrics, (MADE,), needs)
-    folder = folder.with_name(f'{name}_scratch')
-    return Step(title, config, folder, metrics, (MADE,), needs, ('--cfg-options', more))
+    return Step(title, config, folder, metrics, (MADE,), needs)
 
 
 PRETRAIN = make_step('pretraining', 'paca_digits', {'top-1': 'accuracy/top1'})
 DETECT = make_step('detection', 'mask_rcnn_paca_digits', BOX_AND_MASK, PRETRAIN)
 SEGMENT = make_step('segmentation', 'upernet_paca_digits', {'mIoU': 'mIoU'}, PRETRAIN)
-SCRATCH = make_step(
-    'detection, from scratch',
-    'mask_rcnn_paca_digits',
-    BOX_AND_MASK,
-    more='model.backbone.init_cfg=None',
+SCRATCH = replace(
+    DETECT,
+    title='detection, from scratch',
+    folder=Path('work_dirs/mask_rcnn_paca_digits_scratch'),
+    needs=None,
+    options=('--cfg-options', 'model.backbone.init_cfg=None'),
 )
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.logs import choose_keys, draw, load_runs
+from mmdense.engine.logs import load_runs
 from mmdense.errors import UserError
 from mmdense.files import replacing
+from mmdense.reporting.curves import choose_keys, draw
 
 SUFFIXES = ('.png', '.pdf', '.svg')
 

@@ -28,7 +28,7 @@ log.parent.mkdir(parents=True, exist_ok=True)
 rows = [{'loss': 1.0, 'iter': 1, 'step': 1}, {'coco/bbox_mAP': 0.5, 'mIoU': 60.0, 'step': 1}]
 log.write_text(''.join(json.dumps(row) + '\\n' for row in rows))
 (folder / 'epoch_1.pth').touch()
-(folder / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+(folder / 'last_checkpoint').write_text('epoch_1.pth')
 """
 METRICS = {'box AP': 'coco/bbox_mAP', 'mIoU': 'mIoU'}
 
@@ -101,12 +101,21 @@ def test_other_weights_make_it_run_again(make, command):
     assert count_calls(first) == 2
 
 
-def test_a_lost_checkpoint_makes_it_run_again(make, command):
+@pytest.mark.parametrize('name', ['epoch_1.pth', 'last_checkpoint'])
+def test_a_lost_checkpoint_makes_it_run_again(name, make, command):
     step = make()
     run_step(step, command)
-    step.checkpoint.unlink()
+    (step.folder / name).unlink()
+    assert step.checkpoint is None
     run_step(step, command)
     assert count_calls(step) == 2
+
+
+def test_code_that_a_run_depends_on():
+    files = {str(path.relative_to(steps.PACKAGE)) for path in steps.list_code()}
+    assert {Path(name).parts[0] for name in files if '/' in name} == {*steps.CODE} - {'.'}
+    assert {'compat.py', 'backbones/paca.py', 'engine/steps.py'} <= files
+    assert 'setup.py' not in files
 
 
 def test_failure_is_told_and_no_result_kept(make, command):

@@ -7,15 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdense.engine.logs import (
-    choose_keys,
-    draw,
-    find_logs,
-    join,
-    load_runs,
-    read_rows,
-    smooth,
-)
+from mmdense.engine.logs import find_logs, join, load_runs, read_rows
+from mmdense.reporting.curves import choose_keys, draw, smooth
 
 
 def train_row(step: int, per_epoch: int | None = 10, **scalars: float) -> dict:

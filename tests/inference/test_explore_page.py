@@ -1,0 +1,118 @@
+"""The page to explore models, in a browser: open, drop a picture, click, see the map change.
+
+``make test-hosts`` installs what this needs; a browser is the machine's own.
+"""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import DIGIT_CONFIGS, ROOT, check_fails
+from pages import BROWSER
+
+MODELS = ('mmdet', 'mmseg', 'mmseg')
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['a.py'], 'name a checkpoint after each config'),
+        (['a.py', 'a.pth', '--port', '0'], '--port is between'),
+        (['a.py', 'a.pth', '--score-thr', '2'], '--score-thr is between'),
+    ],
+)
+def test_bad_flags(arguments, message, run_tool):
+    code, _, err = run_tool('explore.py', *arguments)
+    assert code == 2 and message in err
+
+
+def test_without_gradio(run_tool, untrained, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    result = run_tool('explore.py', DIGIT_CONFIGS['mmdet'], untrained('mmdet'))
+    check_fails(result, "pip install 'mmdense[explore]'")
+
+
+@pytest.fixture
+def gradio() -> None:
+    pytest.importorskip('gradio', reason='Gradio is not installed')
+
+
+@pytest.fixture
+def address(gradio: None, untrained, place: Path) -> Iterator[str]:
+    """The page of a detector and two segmentors, on a free port."""
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        port = str(taken.getsockname()[1])
+    models = [str(part) for scope in MODELS for part in (DIGIT_CONFIGS[scope], untrained(scope))]
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'explore.py'), *models]
+    with subprocess.Popen(
+        [*command, '--port', port, '--score-thr', '0'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if 'Running on local URL' in line:
+                break
+        else:
+            pytest.fail('the page does not start')
+        yield f'http://127.0.0.1:{port}/'
+        process.kill()
+
+
+@pytest.mark.slow
+def test_in_a_browser(address, place, tmp_path_factory):
+    api = pytest.importorskip('playwright.sync_api', reason='Playwright is not installed')
+    if BROWSER is None:
+        pytest.skip('no chromium here')
+    broken = tmp_path_factory.mktemp('broken') / 'broken.png'
+    broken.write_bytes(b'\x89PNG\r\n\x1a\n')
+    scene = str(next(place.rglob('images/val/*.png')).resolve())
+    asked, complaints = set(), []
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=['--no-sandbox'])
+        page = browser.new_page(viewport=dict(width=1500, height=1700))
+        page.on('request', lambda request: asked.add(re.sub(r'(//[^/]*/).*', r'\1', request.url)))
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        page.on('console', lambda m: complaints.append(m.text) if m.type == 'error' else None)
+        page.goto(address)
+        page.set_default_timeout(60_000)
+
+        page.set_input_files('#dropped input[type=file]', scene)
+        views = [page.locator(f'#view{i} img') for i in range(len(MODELS))]
+        for view in views:
+            view.wait_for()
+        assert '0.0% of the pixels' not in page.locator('#difference textarea').input_value()
+        assert 'nothing to compare' in page.locator('#difference textarea').input_value()
+
+        page.click('#kind0 input')
+        page.get_by_role('option', name='attention').click()
+        api.expect(page.locator('#map0 input')).to_have_value('head 1')
+        page.wait_for_timeout(500)  # for the map beside it
+        before = views[0].get_attribute('src')
+        box = page.locator('#shown img').bounding_box()
+        page.mouse.click(box['x'] + 0.4 * box['width'], box['y'] + 0.4 * box['height'])
+        api.expect(views[0]).not_to_have_attribute('src', before)
+        seen = page.locator('#view0 img').get_attribute('src')
+        assert seen.startswith(address)
+
+        assert not complaints
+        page.locator('#dropped button').first.click()  # takes the picture away
+        page.set_input_files('#dropped input[type=file]', str(broken))
+        page.get_by_text("'broken.png' is no picture").wait_for()
+        browser.close()
+    assert {host for host in asked if host.startswith('http')} == {address}
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken(gradio, run_tool, untrained, place):
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run_tool('explore.py', DIGIT_CONFIGS['mmdet'], untrained('mmdet'), '--port', port)
+    check_fails(result, f'--port {port} is taken')
