@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..files import replacing
 from .logs import load_runs
 from .saving import find_last_checkpoint
+from .toolboxes import find_toolbox
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CODE = ('.', 'backbones', 'heads', 'families', 'serialization', 'engine')  # what a run depends on
@@ -140,9 +141,7 @@ def train(step: Step, command: Sequence[str]) -> str | None:
 
 
 def read_metrics(step: Step) -> dict[str, float]:
-    """Those of the last evaluation as fractions; but COCO's, the toolboxes' come in percent."""
+    """Those of the last evaluation as fractions."""
+    whole = find_toolbox(Config.fromfile(step.config)).whole
     (run,) = load_runs([str(step.folder)])
-    return {
-        title: run.val[-1][key] / (1 if key.startswith('coco/') else 100)
-        for title, key in step.metrics.items()
-    }
+    return {title: run.val[-1][key] / whole for title, key in step.metrics.items()}

@@ -45,6 +45,8 @@ class Toolbox:
             folder of label maps.
         metric: Its metric that a report is made from.
         collector: The metric that stands in for it, and collects what the report shows.
+        keys: What models are judged by, in the log, the first one before the others.
+        whole: What metrics are at best: 1, or 100 of those in percent.
         cpu_batch: Pictures of a training step on a CPU, where more do not make it faster.
         tta_model: Merges the predictions of a picture and its mirror image.
         tta_meta_keys: What its packing transform must keep for that, beside what it keeps anyway.
@@ -64,6 +66,8 @@ class Toolbox:
     dump: str | None
     metric: str
     collector: str
+    keys: tuple[str, ...]
+    whole: float
     cpu_batch: int
     tta_model: dict
     run_heads: Callable[[nn.Module, Sequence[Tensor], tuple[int, int]], None]
@@ -224,6 +228,8 @@ TOOLBOXES = {
         dump='DumpResults',
         metric='Accuracy',
         collector='mmdense.ReportedAccuracy',
+        keys=('accuracy/top1',),
+        whole=100.0,
         cpu_batch=16,
         tta_model=dict(type='AverageClsScoreTTA'),
         run_heads=run_classifier,
@@ -240,6 +246,8 @@ TOOLBOXES = {
         dump='DumpDetResults',
         metric='CocoMetric',
         collector='mmdense.ReportedCocoMetric',
+        keys=('coco/bbox_mAP', 'coco/segm_mAP'),
+        whole=1.0,
         cpu_batch=4,
         tta_model=dict(
             type='mmdense.BoxTTAModel',
@@ -261,6 +269,8 @@ TOOLBOXES = {
         dump=None,
         metric='IoUMetric',
         collector='mmdense.ReportedIoUMetric',
+        keys=('mIoU',),
+        whole=100.0,
         cpu_batch=4,
         tta_model=dict(type='SegTTAModel'),
         run_heads=run_segmentor,

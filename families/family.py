@@ -63,6 +63,7 @@ class Family:
             where there is none.
         pool_size: Sides of a classifier's last map, of an image of 224 x 224.
         dense: Options of the backbone that dense use needs and classification does not.
+        own: Configs for a folder of somebody's own data that a CPU can train, by what the data are.
         tiny: Small networks that reach every option, for the contract suite: options by name.
     """
 
@@ -78,6 +79,7 @@ class Family:
     first_conv: str | None = None
     pool_size: tuple[int, int] = (7, 7)
     dense: dict[str, object] = field(default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
+    own: dict[str, str] = field(default_factory=dict)
     tiny: dict[str, dict] = field(default_factory=dict)
 
     @property

@@ -278,6 +278,12 @@ FAMILY = Family(
     ),
     count=count,
     first_conv='stages.0.downsample.proj.0',
+    own={
+        'detection': 'faster_rcnn_paca_own',
+        'instance segmentation': 'mask_rcnn_paca_own',
+        'semantic segmentation': 'sem_fpn_paca_own',
+        'classification': 'paca_own',
+    },
     tiny={
         'PaCaViT': dict(arch=ARCH, clusters=(9, 9, 9, 0)),
         'PaCaViT-teacher': dict(

@@ -23,20 +23,18 @@ class Form(NamedTuple):
 
     Args:
         kind: The class of its data sets.
-        metric: What a checkpoint is the best by.
         evaluate: Settings of the evaluator of a data set, and whether masks count.
     """
 
     kind: str
-    metric: str
     evaluate: Callable[[dict, bool], dict]
 
 
 FORMS = {
-    DETECTION: Form('CocoDataset', 'coco/bbox_mAP', evaluate_boxes),
-    INSTANCES: Form('CocoDataset', 'coco/bbox_mAP', evaluate_boxes),
-    SEMANTIC: Form('BaseSegDataset', 'mIoU', lambda *_: dict(iou_metrics=['mIoU'])),
-    CLASSES: Form('CustomDataset', 'accuracy/top1', lambda *_: dict(topk=(1,))),
+    DETECTION: Form('CocoDataset', evaluate_boxes),
+    INSTANCES: Form('CocoDataset', evaluate_boxes),
+    SEMANTIC: Form('BaseSegDataset', lambda *_: dict(iou_metrics=['mIoU'])),
+    CLASSES: Form('CustomDataset', lambda *_: dict(topk=(1,))),
 }
 
 

@@ -13,14 +13,10 @@ from ..engine.building import count_channels, outline_model
 from ..engine.config import find_own, read_config
 from ..engine.toolboxes import CLASSIFIER, DETECTOR, SEGMENTOR, TOOLBOXES
 from ..errors import UserError
+from ..families import FAMILIES
 from .folder import CLASSES, DETECTION, INSTANCES, SEMANTIC
 
-DEFAULTS = {  # of each task: the kind of model, and one that is small enough for a CPU
-    DETECTION: (DETECTOR, 'faster_rcnn_paca_own'),
-    INSTANCES: (DETECTOR, 'mask_rcnn_paca_own'),
-    SEMANTIC: (SEGMENTOR, 'sem_fpn_paca_own'),
-    CLASSES: (CLASSIFIER, 'paca_own'),
-}
+KINDS = {DETECTION: DETECTOR, INSTANCES: DETECTOR, SEMANTIC: SEGMENTOR, CLASSES: CLASSIFIER}
 RESIZES = ('Resize', 'ResizeEdge')
 SIDE = 128  # of the picture that shows a backbone's strides
 
@@ -44,13 +40,18 @@ class Input:
         return min(self.scale[0] / max(size), self.scale[1] / min(size))
 
 
+def find_default(task: str) -> str:
+    """The config for a task that a CPU can train, of the first family that has one."""
+    return next(family.own[task] for family in FAMILIES if task in family.own)
+
+
 def find_model(name: str | None, task: str) -> Path:
     """The config of a name, with or without its folder, or a task's own.
 
     Raises:
         UserError: When there is none of that name, or it is of another task.
     """
-    _, default = DEFAULTS[task]
+    default = find_default(task)
     name = name or default
     path = find_own(name)
     if path is None:
@@ -69,12 +70,12 @@ def read_model(path: Path) -> Config:
 
 def check_task(cfg: Config, name: str, task: str) -> None:
     """Raise :class:`UserError` unless a config is of a model for such data."""
-    kind, default = DEFAULTS[task]
     toolbox = TOOLBOXES.get(cfg.get('default_scope'))
-    fits = 'backbone' in (cfg.get('model') or {}) and toolbox and toolbox.task == kind
+    fits = 'backbone' in (cfg.get('model') or {}) and toolbox and toolbox.task == KINDS[task]
     if not fits or (task == DETECTION and has_masks(cfg)):
         raise UserError(
-            f"--model '{name}' is not for {task}, which the data are for: one that is, is {default}"
+            f"--model '{name}' is not for {task}, which the data are for: one that is, is "
+            f'{find_default(task)}'
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ..engine.processes import count_processes
+from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from ..serialization.checkpoint import find_file
 from ..serialization.published import SCHEME, read_table
@@ -136,7 +137,7 @@ def write_recipe(
         parts.append(write_assignment('palette', palette))
     parts += ['', *write_model(cfg, start, len(folder.classes))]
     parts += ['', *write_loaders(cfg, folder.task, root, data, recipe)]
-    parts += ['', *write_schedule(cfg, folder.task, recipe)]
+    parts += ['', *write_schedule(cfg, recipe)]
     docstring = write_docstring(f'{describe(examination)}.', f'python tools/train.py {work_dir}.py')
     notes = map(write_comment, [WRITTEN, *folder.notes])
     return '\n'.join([docstring, '', *notes, *parts, ''])
@@ -212,9 +213,9 @@ def write_loaders(
     return lines
 
 
-def write_schedule(cfg: Config, task: str, recipe: Recipe) -> list[str]:
+def write_schedule(cfg: Config, recipe: Recipe) -> list[str]:
     """Rates, epochs, checkpoints, averages and logs."""
-    metric = FORMS[task].metric
+    metric = find_toolbox(cfg).keys[0]
     epochs, total = recipe.epochs, recipe.epochs * recipe.iterations
     end = min(WARM_UP, max(total // 10, 2))  # of 1 it would never end
     hooks = dict(

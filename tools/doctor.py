@@ -97,7 +97,7 @@ def reinstall(*distributions: str, deps: str = '--no-deps') -> str:
     return ' '.join(f'{PIP} install --no-cache-dir {deps} --force-reinstall {wanted}'.split())
 
 
-def check_requirements() -> str | Finding:
+def try_requirements() -> str | Finding:
     """What mmdense and the stack below it require is there, as pip sees it."""
     result = call([sys.executable, '-m', 'pip', 'check'])
     lines = (result.stdout or result.stderr).strip().splitlines()
@@ -107,7 +107,7 @@ def check_requirements() -> str | Finding:
     return Finding('note' if result.returncode else 'ok', f'pip check: {lines[-1]}')
 
 
-def check_twins() -> str | Finding:
+def try_twins() -> str | Finding:
     """No other distribution, as OpenMMLab's own ones, writes to the folders of the onedl ones."""
     owners = metadata.packages_distributions()
     twins = {name: set(owners.get(package, ())) - {name} for package, name in ONEDL.items()}
@@ -122,7 +122,7 @@ def check_twins() -> str | Finding:
     )
 
 
-def check_transformers() -> str | Finding:
+def try_transformers() -> str | Finding:
     """transformers is one that mmpretrain can import, or none, or mmdense steps in."""
     version = find_version('transformers')
     if version is None:
@@ -143,7 +143,7 @@ def find_devices() -> list[str]:
     return ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
 
 
-def check_nms(nms: Callable) -> str:
+def try_nms(nms: Callable) -> str:
     """Of three boxes, the first two of which overlap, the first and the last are kept."""
     import torch
 
@@ -156,16 +156,16 @@ def check_nms(nms: Callable) -> str:
     return f'operators run on {" and ".join(find_devices())}'
 
 
-def check_torch() -> str:
+def try_torch() -> str:
     """torch and torchvision are of one build: torchvision's compiled operators run."""
     import torch
     import torchvision
 
-    found = check_nms(torchvision.ops.nms)
+    found = try_nms(torchvision.ops.nms)
     return f'torch {torch.__version__}, torchvision {torchvision.__version__}: {found}'
 
 
-def check_mmcv() -> str:
+def try_mmcv() -> str:
     """mmcv imports, and its extension too if it has one."""
     import mmcv
 
@@ -176,20 +176,20 @@ def check_mmcv() -> str:
     return f'mmcv {mmcv.__version__} imports; its operators are compiled'
 
 
-def check_import(package: str) -> str:
+def try_import(package: str) -> str:
     """A package imports, and is more than the empty folder that an uninstallation may leave."""
     module = importlib.import_module(package)
     return f'{package} {module.__version__} in {Path(module.__file__).parent}'
 
 
-def check_operators() -> str:
+def try_operators() -> str:
     """mmcv's operators run, compiled or through the bridge."""
     from mmcv.ops import nms
 
-    return f"mmcv's {check_nms(lambda *args: nms(*args)[1])}"
+    return f"mmcv's {try_nms(lambda *args: nms(*args)[1])}"
 
 
-def check_config(package: str, config: str) -> str:
+def try_config(package: str, config: str) -> str:
     """A config is found by its package's name."""
     importlib.import_module(package)
     from mmengine.config import Config
@@ -198,7 +198,7 @@ def check_config(package: str, config: str) -> str:
     return f'{package}::{config} is found'
 
 
-def check_backbones() -> str:
+def try_backbones() -> str:
     """The first variant of every family is built by its name, and runs."""
     import torch
     from mmengine.registry import MODELS
@@ -219,20 +219,20 @@ def check_backbones() -> str:
 HEADLESS = '=='.join(filter(None, (OPENCV[0], find_version(*OPENCV))))
 CHECKS = {
     'installation': Check(lambda: f'mmdense {metadata.version("mmdense")}', INSTALL),
-    'requirements': Check(check_requirements, INSTALL, ('installation',)),
-    'twins': Check(check_twins, INSTALL),
-    'transformers': Check(check_transformers, ''),
-    'torch': Check(check_torch, reinstall('torch', 'torchvision', 'numpy', deps='')),
-    'opencv': Check(partial(check_import, 'cv2'), reinstall(HEADLESS)),
-    'mmcv': Check(check_mmcv, reinstall('onedl-mmcv'), ('torch', 'opencv')),
-    'import': Check(partial(check_import, 'mmdense'), INSTALL, ('installation', 'mmcv')),
-    'operators': Check(check_operators, reinstall('onedl-mmcv'), ('import',)),
-    'mmdense::': Check(partial(check_config, 'mmdense', '_base_/ema.py'), INSTALL, ('import',)),
+    'requirements': Check(try_requirements, INSTALL, ('installation',)),
+    'twins': Check(try_twins, INSTALL),
+    'transformers': Check(try_transformers, ''),
+    'torch': Check(try_torch, reinstall('torch', 'torchvision', 'numpy', deps='')),
+    'opencv': Check(partial(try_import, 'cv2'), reinstall(HEADLESS)),
+    'mmcv': Check(try_mmcv, reinstall('onedl-mmcv'), ('torch', 'opencv')),
+    'import': Check(partial(try_import, 'mmdense'), INSTALL, ('installation', 'mmcv')),
+    'operators': Check(try_operators, reinstall('onedl-mmcv'), ('import',)),
+    'mmdense::': Check(partial(try_config, 'mmdense', '_base_/ema.py'), INSTALL, ('import',)),
     **{
-        f'{name}::': Check(partial(check_config, name, path), reinstall(ONEDL[name]), ('import',))
+        f'{name}::': Check(partial(try_config, name, path), reinstall(ONEDL[name]), ('import',))
         for name, path in CONFIGS.items()
     },
-    'backbones': Check(check_backbones, NEW_ENVIRONMENT, ('import',)),
+    'backbones': Check(try_backbones, NEW_ENVIRONMENT, ('import',)),
 }
 
 

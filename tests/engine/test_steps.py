@@ -25,12 +25,12 @@ if '--fail' in sys.argv:
     sys.exit(1)
 log = folder / 'now' / 'vis_data' / 'scalars.json'
 log.parent.mkdir(parents=True, exist_ok=True)
-rows = [{'loss': 1.0, 'iter': 1, 'step': 1}, {'coco/bbox_mAP': 0.5, 'mIoU': 60.0, 'step': 1}]
+rows = [{'loss': 1.0, 'iter': 1, 'step': 1}, {'coco/bbox_mAP': 0.5, 'mIoU': 50.0, 'step': 1}]
 log.write_text(''.join(json.dumps(row) + '\\n' for row in rows))
 (folder / 'epoch_1.pth').touch()
 (folder / 'last_checkpoint').write_text('epoch_1.pth')
 """
-METRICS = {'box AP': 'coco/bbox_mAP', 'mIoU': 'mIoU'}
+METRICS = {'box AP': 'coco/bbox_mAP'}
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def make(tmp_path, monkeypatch):
     """Makes a step, which depends on the code of one folder."""
     (tmp_path / 'code').mkdir()
     (tmp_path / 'code' / 'model.py').write_text('x = 1\n')
-    (tmp_path / 'config.py').write_text('lr = 1\n')
+    (tmp_path / 'config.py').write_text("default_scope = 'mmdet'\n")
     (tmp_path / 'data.json').write_text('{"seed": 0}')
     monkeypatch.setattr(steps, 'PACKAGE', tmp_path)
     monkeypatch.setattr(steps, 'CODE', ('code',))
 
     def make_step(name: str = 'detection', **kwargs: object) -> Step:
-        kwargs = dict(metrics=METRICS, data=(tmp_path / 'data.json',), **kwargs)
+        kwargs = dict(dict(metrics=METRICS, data=(tmp_path / 'data.json',)), **kwargs)
         return Step(name, tmp_path / 'config.py', tmp_path / 'work' / name, **kwargs)
 
     return make_step
@@ -63,7 +63,7 @@ def count_calls(step: Step) -> int:
 def test_result(make, command, capsys):
     step = make(options=('--cfg-options', 'seed=1'))
     result = run_step(step, command)
-    assert result.metrics == {'box AP': 0.5, 'mIoU': 0.6} and result.loaded == '139 of 139'
+    assert result.metrics == {'box AP': 0.5} and result.loaded == '139 of 139'
     assert step.checkpoint == step.folder / 'epoch_1.pth'
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith('detection: python ') and 'seed=1' in printed[0]
@@ -75,6 +75,11 @@ def test_result(make, command, capsys):
     assert json.loads((step.folder / 'step.json').read_text())['metrics'] == result.metrics
 
 
+def test_metrics_in_percent(make, command, tmp_path):
+    (tmp_path / 'config.py').write_text("default_scope = 'mmseg'\n")
+    assert run_step(make(metrics={'mIoU': 'mIoU'}), command).metrics == {'mIoU': 0.5}
+
+
 def test_a_finished_step_is_kept(make, command):
     first, second = run_step(make(), command), run_step(make(), command)
     assert first == second and count_calls(make()) == 1
@@ -82,7 +87,11 @@ def test_a_finished_step_is_kept(make, command):
 
 @pytest.mark.parametrize(
     'file, text',
-    [('config.py', 'lr = 2\n'), ('code/model.py', 'x = 2\n'), ('data.json', '{"seed": 1}')],
+    [
+        ('config.py', "default_scope = 'mmdet'\nlr = 2\n"),
+        ('code/model.py', 'x = 2\n'),
+        ('data.json', '{"seed": 1}'),
+    ],
 )
 @pytest.mark.parametrize('needs', [False, True])
 def test_what_makes_it_run_again(file, text, needs, make, command, tmp_path):
