@@ -29,6 +29,7 @@ from mmdense.engine.building import load_model
 from mmdense.engine.data import build_pipeline
 from mmdense.errors import UserError
 from mmdense.inference import optimize as room
+from mmdense.inference.export_detector import compare_detections
 from mmdense.inference.optimize import fold_batch_norms, optimize
 from mmdense.inference.predict import load_image, predict
 from mmdense.serialization.conversion import convert
@@ -249,6 +250,11 @@ def test_predictions(scope, precision, untrained, pictures):
         assert a.pred_instances.bboxes.shape[1] == b.pred_instances.bboxes.shape[1] == 4
         assert b.pred_instances.bboxes.isfinite().all()
         assert b.pred_instances.bboxes.dtype == b.pred_instances.scores.dtype == torch.float32
+        if precision == 'fp32':
+            found = [b.pred_instances[key] for key in ('bboxes', 'labels', 'scores')]
+            difference = compare_detections(found, a.pred_instances, 0.5)
+            assert len(found[0]) > 5 and difference.missing == 0
+            assert difference.boxes <= 1e-2 and difference.scores <= 1e-4
 
 
 FEW = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.dataset.indices=6']
