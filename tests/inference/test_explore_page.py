@@ -81,6 +81,7 @@ def test_in_a_browser(address, place, tmp_path_factory):
         page.on('console', lambda m: complaints.append(m.text) if m.type == 'error' else None)
         page.goto(address)
         page.set_default_timeout(60_000)
+        api.expect.set_options(timeout=60_000)
 
         page.set_input_files('#dropped input[type=file]', scene)
         views = [page.locator(f'#view{i} img') for i in range(len(MODELS))]
