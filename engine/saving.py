@@ -192,7 +192,11 @@ def find_damage_below(path: Path) -> str | None:
 
 
 def find_last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint that a work dir says is its last, if it is there."""
+    """The checkpoint that a work dir says is its last, if it is there.
+
+    The pointer is relative to the work dir; mmengine's ``find_latest_checkpoint`` takes it as it
+    stands.
+    """
     pointer = Path(work_dir, 'last_checkpoint')
     if not pointer.is_file():
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 
 import cv2
@@ -18,6 +19,24 @@ from ..errors import UserError
 
 PICTURE_SIDE = 512  # pixels; a smaller picture is enlarged until labels can be read on it
 FONT_SIZE = 12  # points, of labels
+SCORE_THR = 0.3  # least score of an object that is drawn
+
+
+def add_score_thr(parser: argparse.ArgumentParser) -> None:
+    """The flag of tools that show what a detector finds."""
+
+    def share(text: str) -> float:
+        if not 0 <= float(text) <= 1:
+            message = '--score-thr is between 0 and 1; overlays show it in percent'
+            raise argparse.ArgumentTypeError(message)
+        return float(text)
+
+    parser.add_argument(
+        '--score-thr',
+        type=share,
+        default=SCORE_THR,
+        help="least score of a detector's instances, between 0 and 1 (default: %(default)s)",
+    )
 
 
 def packs_rgb(cfg: Config, split: str) -> bool:
@@ -78,7 +97,7 @@ def draw_sample(
     picture: np.ndarray,
     sample: BaseDataElement,
     predicted: bool,
-    score_thr: float = 0.3,
+    score_thr: float = SCORE_THR,
 ) -> np.ndarray:
     """A data sample drawn on its picture; small pictures are enlarged until labels can be read.
 

@@ -6,7 +6,7 @@ A model runs once for a picture; points, thresholds and layers are shown from wh
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import mmcv
@@ -15,26 +15,30 @@ import torch
 from matplotlib import colormaps
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
 
 from ..engine.data import build_dataset, build_pipeline
 from ..errors import UserError
 from ..families.views import View
-from .drawing import build_visualizer, draw_sample, packs_rgb, to_picture
+from .drawing import SCORE_THR, build_visualizer, draw_sample, packs_rgb, to_picture
 from .predict import load_image, predict
 from .visualize import (
     OPACITY,
+    Point,
     Recording,
+    choose_colours,
+    find_pixel,
     find_stride,
     list_kinds,
+    name_classes,
     name_place,
     record,
     run_parts,
     tell_apart,
 )
 
-Point = tuple[float, float]  # x, y, as fractions of width and height
 MAX_PICTURES = 200  # of a data set that are offered
 MATCHED = 0.5  # IoU from which two boxes are of one object
 SUMMARIES = ('partition', 'principal components', 'mean')
@@ -73,7 +77,7 @@ class Explored:
 
     cfg: Config
     model: nn.Module
-    score_thr: float = 0.3
+    score_thr: float = SCORE_THR
     last: tuple[str, Seen] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -101,15 +105,11 @@ class Explored:
     def look(self, path: str, point: Point) -> dict[str, dict[str, View]]:
         """What there is to see of a picture from a point of it: by kind, by place in the model."""
         seen = self.see(path)
-        height, width = seen.picture.shape[:2]
-        query = (round(point[0] * (width - 1)), round(point[1] * (height - 1)))
-        classes = tuple(self.model.dataset_meta['classes'])
+        classes = self.model.dataset_meta['classes']
+        views = seen.recording.show(find_pixel(point, seen.picture))
         return {
-            kind: {
-                name_place(view.name): replace(view, labels=classes) if view.of_classes else view
-                for view in views
-            }
-            for kind, views in seen.recording.show(query).items()
+            kind: {name_place(view.name): name_classes(view, classes) for view in found}
+            for kind, found in views.items()
         }
 
 
@@ -149,10 +149,10 @@ def paint(picture: np.ndarray, view: View, name: str, threshold: float = 0.0) ->
             level = 0.5 + 0.5 * heat.sign() * strength
         else:
             level = (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)
-        colours = colormaps['coolwarm' if view.signed else 'inferno'](level.numpy())[..., :3]
+        colours = colormaps[choose_colours(view)](level.numpy())[..., :3]
     opacity = OPACITY * (strength >= threshold).float().numpy()[..., None]
     grey = np.broadcast_to(picture.mean(axis=2, keepdims=True), picture.shape) / 255
-    colours, opacity = (enlarge(maps, view, picture) for maps in (colours, opacity))
+    colours, opacity = (to_pixels(maps, view, picture) for maps in (colours, opacity))
     painted = np.rint(255 * (opacity[..., None] * colours + (1 - opacity[..., None]) * grey))
     painted = np.ascontiguousarray(painted.astype(np.uint8))
     if view.query is not None:
@@ -162,7 +162,7 @@ def paint(picture: np.ndarray, view: View, name: str, threshold: float = 0.0) ->
     return painted
 
 
-def enlarge(maps: np.ndarray, view: View, picture: np.ndarray) -> np.ndarray:
+def to_pixels(maps: np.ndarray, view: View, picture: np.ndarray) -> np.ndarray:
     """Maps (h, w, C) at the picture's pixels, without the padding beyond: (H, W, C), or (H, W)."""
     stride = find_stride(view, picture)
     size = (maps.shape[1] * stride, maps.shape[0] * stride)
@@ -180,7 +180,7 @@ def list_pictures(cfg: Config) -> list[str]:
     return [str(dataset.get_data_info(i)['img_path']) for i in range(number)]
 
 
-def compare(first: Seen, second: Seen, score_thr: float = 0.3) -> tuple[np.ndarray, str]:
+def compare(first: Seen, second: Seen, score_thr: float = SCORE_THR) -> tuple[np.ndarray, str]:
     """What two models make of one picture, where they differ.
 
     Args:
@@ -214,21 +214,19 @@ def compare_objects(
 ) -> tuple[np.ndarray, str]:
     a, b = (s.pred_instances[s.pred_instances.scores >= score_thr] for s in (first, second))
     overlap = box_iou(a.bboxes, b.bboxes) * (a.labels[:, None] == b.labels)
-    partner: dict[int, int] = {}  # of the first's, the best one that none before has
-    for i, row in enumerate(overlap):
-        free = [j for j in row.argsort(descending=True).tolist() if j not in partner.values()]
-        if free and row[free[0]] >= MATCHED:
-            partner[i] = free[0]
+    overlap = (overlap * (overlap >= MATCHED)).numpy()
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    is_pair = overlap[rows, columns] > 0
     alone = [
-        ([i for i in range(len(a)) if i not in partner], a, (255, 0, 0)),
-        ([j for j in range(len(b)) if j not in partner.values()], b, (0, 0, 255)),
+        (np.delete(a.bboxes.numpy(), rows[is_pair], axis=0), (255, 0, 0)),
+        (np.delete(b.bboxes.numpy(), columns[is_pair], axis=0), (0, 0, 255)),
     ]
-    for indices, found, colour in alone:
-        for box in found.bboxes[indices].round().int().tolist():
+    for boxes, colour in alone:
+        for box in boxes.round().astype(int).tolist():
             cv2.rectangle(picture, tuple(box[:2]), tuple(box[2:]), colour, 2)
-    only_first, only_second = (len(indices) for indices, *_ in alone)
+    only_first, only_second = (len(boxes) for boxes, _ in alone)
     return picture, (
-        f'{len(partner)} objects of both, {only_first} of the first alone (red), '
+        f'{is_pair.sum()} objects of both, {only_first} of the first alone (red), '
         f'{only_second} of the second alone (blue)'
     )
 

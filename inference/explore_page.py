@@ -13,11 +13,11 @@ import numpy as np
 
 from ..errors import UserError, first_line
 from .drawing import enlarge_picture
-from .explore import Explored, Point, compare, list_maps, paint
+from .explore import Explored, compare, list_maps, paint
+from .visualize import Point
 
 MIDDLE: Point = (0.5, 0.5)
 HEIGHT = 340  # pixels, of a picture on the page
-KEPT = (600, 3600)  # seconds from one cleaning to the next, and that dropped pictures are kept
 HINT = 'Drop a picture or choose one, then click a point of it.'
 CHOICES = ('kind', 'place', 'map')
 
@@ -29,7 +29,7 @@ def make_page(models: dict[str, Explored], pictures: list[str]) -> gr.Blocks:
         models: By the name that stands over each.
         pictures: Files that can be chosen.
     """
-    with gr.Blocks(title='mmdense explore', analytics_enabled=False, delete_cache=KEPT) as page:
+    with gr.Blocks(title='mmdense explore', analytics_enabled=False) as page:
         path, point = gr.State(None), gr.State(MIDDLE)
         with gr.Row():
             shown = gr.Image(

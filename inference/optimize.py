@@ -33,7 +33,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..engine.amp import DTYPES, warn_of_emulation
 from ..engine.building import count_channels
 from ..engine.toolboxes import check_model_config
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..registry import HOOKS
 
 # What a map of backbone or neck may differ by, of its largest value.
@@ -91,7 +91,8 @@ def optimize(
     try:
         expected = [_find_maps(model, image, 'fp32') for image in images]
     except Exception as error:  # of a backbone whose images have one size
-        raise UserError(f'only what takes images of any size is optimized: {error}') from error
+        reason = first_line(error)
+        raise UserError(f'only what takes images of any size is optimized: {reason}') from error
     errors = [
         (a - b).abs().max() / a.abs().max().clamp(min=1e-12)
         for image, maps in zip(images, expected)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..families.views import KINDS, Call, Calls, Query, View, Watch
 from ..files import replacing
 from ..registry import MODELS
 
+Point = tuple[float, float]  # x, y, as fractions of width and height
 COLUMNS = 4  # or 5, where that spares a row for one panel
 INCHES = 2.6  # a panel's width
 OPACITY = 0.6  # of what lies on the picture
@@ -123,6 +124,22 @@ def watching(part: nn.Module, pattern: str) -> Iterator[Calls]:
             handle.remove()
 
 
+def find_pixel(point: Point, picture: np.ndarray) -> Query:
+    """(x, y) of a point in pixels of what the model saw, (H, W, 3)."""
+    height, width = picture.shape[:2]
+    return int(point[0] * (width - 1)), int(point[1] * (height - 1))
+
+
+def name_classes(view: View, classes: Sequence[str]) -> View:
+    """A view whose maps of classes have the classes' names; others as they are."""
+    return replace(view, labels=tuple(classes)) if view.of_classes else view
+
+
+def choose_colours(view: View) -> str:
+    """Matplotlib's name of a view's colours: a signed one is blue below zero and red above."""
+    return 'coolwarm' if view.signed else 'inferno'
+
+
 def draw_view(picture: np.ndarray, view: View, path: str | Path, max_maps: int) -> None:
     """Write a page: the picture, what sums the view up, and its maps as heat maps.
 
@@ -185,13 +202,13 @@ def show_colours(
 
 
 def show_heat(axis: Axes, picture: np.ndarray, view: View, index: int, title: str) -> None:
-    """One map over the grey picture; a signed one blue below zero and red above."""
+    """One map over the grey picture."""
     show_picture(axis, picture.mean(axis=2), title)
     heat = view.maps[index].numpy()
     limit = np.abs(heat).max() if view.signed else None
     axis.imshow(
         heat,
-        cmap='coolwarm' if view.signed else 'inferno',
+        cmap=choose_colours(view),
         vmin=-limit if view.signed else None,
         vmax=limit,
         alpha=OPACITY,

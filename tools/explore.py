@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mmengine.logging import MMLogger
 
@@ -21,6 +21,7 @@ from mmdense.engine.building import load_model, pick_device
 from mmdense.engine.config import add_cfg_options, read_config
 from mmdense.engine.toolboxes import check_model_config
 from mmdense.errors import UserError
+from mmdense.inference.drawing import add_score_thr
 from mmdense.inference.explore import Explored, list_pictures
 
 HOST = '127.0.0.1'
@@ -36,9 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='one model or several: config and checkpoint of each',
     )
     parser.add_argument('--port', type=int, default=7860, help='of the page (default: 7860)')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='detections below are left out (default: 0.3)'
-    )
+    add_score_thr(parser)
     launch.add_device(parser)
     add_cfg_options(parser)
     return parser
@@ -49,8 +48,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.models) % 2:
         parser.error('name a checkpoint after each config')
-    if not 0 <= args.score_thr <= 1:
-        parser.error('--score-thr is between 0 and 1')
     if not 1 <= args.port <= 65535:
         parser.error('--port is between 1 and 65535')
     return args
@@ -69,32 +66,43 @@ def load_models(args: argparse.Namespace) -> dict[str, Explored]:
     return found
 
 
-def main() -> None:
-    args = parse_args()
-    MMLogger.get_current_instance().setLevel('ERROR')
-    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-    os.environ['HF_HUB_OFFLINE'] = '1'
-    os.environ.setdefault('GRADIO_TEMP_DIR', str(Path(tempfile.gettempdir(), 'mmdense-explore')))
+def serve(models: dict[str, Explored], port: int) -> None:
+    """Show the page until it is interrupted.
+
+    Raises:
+        UserError: When Gradio is not there, or the port is taken.
+    """
     try:
         import gradio
 
         from mmdense.inference.explore_page import make_page
     except ImportError as error:
         raise UserError(f"{error}: pip install 'mmdense[explore]'") from error
-    models = load_models(args)
-    pictures = list_pictures(next(iter(models.values())).cfg)
     theme = gradio.themes.Default(font=['sans-serif'], font_mono=['monospace'])  # of no server
+    page = make_page(models, list_pictures(next(iter(models.values())).cfg))
     try:
-        make_page(models, pictures).queue(default_concurrency_limit=1).launch(
+        page.queue(default_concurrency_limit=1).launch(
             server_name=HOST,
-            server_port=args.port,
+            server_port=port,
             share=False,
             max_file_size=MAX_SIZE,
             theme=theme,
             footer_links=[],
         )
     except OSError as error:
-        raise UserError(f'--port {args.port} is taken: choose another') from error
+        raise UserError(f'--port {port} is taken: choose another') from error
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')
+    models = load_models(args)
+    with TemporaryDirectory(prefix='mmdense-explore-') as folder:  # for pictures that are dropped
+        # Gradio reads these when it is imported.
+        os.environ.update(
+            GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1'
+        )
+        serve(models, args.port)
 
 
 if __name__ == '__main__':

@@ -44,12 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--out-dir', help='where results go (default: work_dirs/<config>/predictions)'
     )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help="least score of a detector's instances, between 0 and 1 (default: 0.3)",
-    )
+    drawing.add_score_thr(parser)
     tiles.add_tile(parser)
     add_optimize(parser)
     launch.add_device(parser)
@@ -60,8 +55,6 @@ def make_parser() -> argparse.ArgumentParser:
 def parse_args() -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_args()
-    if not 0 <= args.score_thr <= 1:
-        parser.error('--score-thr is between 0 and 1; overlays show it in percent')
     check_optimize(parser, args)
     return args
 

@@ -10,7 +10,6 @@ Writes one page per kind and place in the model: heat maps over the picture that
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -25,7 +24,14 @@ from mmdense.engine.toolboxes import check_model_config
 from mmdense.errors import UserError
 from mmdense.inference.drawing import packs_rgb, to_picture
 from mmdense.inference.predict import load_image
-from mmdense.inference.visualize import draw_view, list_kinds, look, run_parts
+from mmdense.inference.visualize import (
+    draw_view,
+    find_pixel,
+    list_kinds,
+    look,
+    name_classes,
+    run_parts,
+)
 
 KINDS = list_kinds()
 
@@ -74,8 +80,7 @@ def main() -> None:
     batch = load_image(build_pipeline(cfg), args.image)
     model = load_model(cfg, args.checkpoint, device)
     picture = to_picture(batch['inputs'][0], packs_rgb(cfg, 'test'))
-    height, width = picture.shape[:2]
-    query = (int(args.query[0] * (width - 1)), int(args.query[1] * (height - 1)))
+    query = find_pixel(args.query, picture)
     views = look(model, lambda: run_parts(model, batch), query, args.kinds)
     if not views:
         name = type(model.backbone).__name__
@@ -85,9 +90,8 @@ def main() -> None:
     )
     classes = model.dataset_meta['classes']
     pages = [(f'{kind}_{view.name}.png', view) for kind in views for view in views[kind]]
-    pages = [(name, replace(v, labels=classes) if v.of_classes else v) for name, v in pages]
     for name, view in tqdm(pages, 'pages', disable=None):
-        draw_view(picture, view, out_dir / name, args.max_maps)
+        draw_view(picture, name_classes(view, classes), out_dir / name, args.max_maps)
     for kind, found in views.items():
         print(f'{kind}: {len(found)} pages')
     print(f"'{out_dir}'")

@@ -4,7 +4,9 @@
 """
 
 import importlib.util
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +59,7 @@ def address(gradio: None, untrained, place: Path) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=dict(os.environ, TMPDIR=str(place)),
     ) as process:
         for line in process.stdout:
             if 'Running on local URL' in line:
@@ -64,7 +67,10 @@ def address(gradio: None, untrained, place: Path) -> Iterator[str]:
         else:
             pytest.fail('the page does not start')
         yield f'http://127.0.0.1:{port}/'
-        process.kill()
+        assert list(place.glob('mmdense-explore-*'))  # with what was dropped on the page
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert not list(place.glob('mmdense-explore-*'))
 
 
 @pytest.mark.slow
