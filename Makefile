@@ -3,20 +3,32 @@
 PYTHON ?=
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
+SCENES := data/digit_scenes/.digit_scenes.json
 
-.PHONY: env data demo demo-scratch zoo test test-slow test-hosts test-newest test-pythons lint mutants stress fuzz bench clean
+.PHONY: env data demo demo-scratch study regress zoo test test-slow test-hosts test-newest test-pythons lint mutants stress fuzz bench clean
 
 env:
 	@PYTHON=$(PYTHON) bash tools/setup_env.sh $(VENV)
 
 data: env
-	$(BIN)/python data/digit_scenes.py --out data/digit_scenes
+	$(BIN)/python data/digit_scenes.py --out $(dir $(SCENES))
 
 demo: env
 	$(BIN)/python tools/demo.py
 
 demo-scratch: env
 	$(BIN)/python tools/demo.py --scratch
+
+# Small networks of every kind, hours of two cores; goes on where it was ended. docs/study.md
+study: $(SCENES)
+	$(BIN)/python tools/study.py
+
+# The study's first seed of every family with the code as it is, beside the results in configs/study.
+regress: $(SCENES)
+	$(BIN)/python tools/study.py --regress
+
+$(SCENES): | env
+	$(BIN)/python data/digit_scenes.py --out $(dir $(SCENES))
 
 zoo: env
 	$(BIN)/python tools/model_zoo.py --measure

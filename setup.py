@@ -94,6 +94,7 @@ setup(
         'export': ['onnx>=1.18', 'onnxscript>=0.7', 'onnxruntime>=1.20'],
         'explore': ['gradio>=6.31,<7'],
         'hosts': ['transformers>=5.24,<6', 'segmentation-models-pytorch>=0.6,<0.7'],
+        'study': ['submitit>=1.5,<2'],  # to give its runs to a cluster
         'demo': ['scikit-learn>=1.4', 'scikit-image>=0.22'],
         'test': [
             'pytest>=8',

@@ -2,7 +2,8 @@
 
 The model is built and run on the ``meta`` device, where tensors have shapes but no numbers, under
 PyTorch's own counter: convolutions, linear layers and every matrix product, fused attention too.
-Mask2Former asks its tensors for numbers, so it runs on the CPU, with attention taken apart.
+Some ask their tensors for numbers, Mask2Former and many of timm's and MMPretrain's backbones: those
+run on the CPU, with attention taken apart.
 """
 
 from __future__ import annotations
@@ -90,9 +91,17 @@ def measure(cfg: Config, shape: tuple[int, int]) -> Complexity:
         UserError: When the config is none of a classifier, detector or segmentor, or cannot be
             built.
     """
+    try:
+        return count(cfg, shape, 'meta')
+    except (NotImplementedError, RuntimeError) as error:
+        if 'meta' not in str(error):
+            raise
+    return count(cfg, shape, 'cpu')
+
+
+def count(cfg: Config, shape: tuple[int, int], device: str) -> Complexity:
+    """What :func:`measure` gives, with the model on a device."""
     toolbox = find_toolbox(cfg)
-    is_mask2former = 'Mask2Former' in (cfg.model.get('decode_head') or {}).get('type', '')
-    device = 'cpu' if is_mask2former else 'meta'
     model = build_model(cfg, device)
     channels = count_channels(cfg)
     image = torch.empty(1, channels, *shape, device=device)

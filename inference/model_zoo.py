@@ -6,6 +6,7 @@ and what was counted here; mim finds the metafiles by ``model-index.yml``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from tqdm import tqdm
 
+from ..engine.study import RESULTS, list_runs, read_records, read_tables
 from ..families import FAMILIES
 from ..files import config_root
 from ..serialization.published import SCHEME, find_row
@@ -93,6 +95,7 @@ def family_page(family: dict) -> str:
         '\n'.join(['```bash', *commands, '```']),
         NOTE,
         *tables(models, relative_to=f'{folder}/', level='##'),
+        *measured_table(folder.name, str(folder), level='##'),
     ]
     return '\n\n'.join(lines) + '\n'
 
@@ -107,6 +110,8 @@ def zoo_page(families: list[dict]) -> str:
         lines.append(f'## [{collection["Name"]}](../{collection["README"]})')
         lines.append(collection['Summary'])
         lines += tables(family['Models'], relative_to='docs/', level='###')
+        folder = Path(family['Models'][0]['Config']).parent.name
+        lines += measured_table(folder, 'docs', level='###')
     return '\n\n'.join(lines) + '\n'
 
 
@@ -125,6 +130,38 @@ def tables(models: list[dict], relative_to: str, level: str) -> Iterator[str]:
         yield '\n'.join(f'| {" | ".join(cells)} |' for cells in [head, ['---'] * len(head), *rows])
         if notes:
             yield '\n'.join(f'{i}. {note}' for i, note in enumerate(notes, start=1))
+
+
+def measured_table(family: str, page: str, level: str) -> Iterator[str]:
+    """Heading and table of what the study measured of a family's small network, if it did.
+
+    Args:
+        family: Its name.
+        page: The folder of the page.
+        level: Of the heading.
+    """
+    records = read_records(config_root() / 'study' / RESULTS)
+    rows = []
+    for run in list_runs(read_tables()):
+        if run.backbone != family or run.options or run.name not in records:
+            continue
+        record = records[run.name]
+        metrics = next(iter(record.results.values())).metrics
+        rows.append(
+            [
+                f'[{run.config}]({os.path.relpath(f"configs/study/{run.config}.py", page)})',
+                'its classifier' if run.pretrained else 'scratch',
+                counted(record.cost.params / 1e6, 'M', None),
+                counted(record.cost.macs / 1e6, 'M', None),
+                ', '.join('{} {:.3f} ± {:.3f}'.format(m, *record.summarize(m)) for m in metrics),
+            ]
+        )
+    if rows:
+        head = ['config', 'starts from', 'parameters', 'MACs', 'measured here']
+        yield f'{level} A small network on the digit scenes'
+        study = os.path.relpath('docs/study.md', page)
+        yield f'The backbone alone is counted. More of it is in [the study]({study}).'
+        yield '\n'.join(f'| {" | ".join(cells)} |' for cells in [head, ['---'] * len(head), *rows])
 
 
 def row(model: dict, metrics: list[str], notes: list[str], relative_to: str) -> list[str]:

@@ -17,6 +17,7 @@ NO_PAGE = (
     'dist_launch',
     'mmdense_cli',
     'model_zoo',
+    'study',
 )  # of make's and of the scripts'
 ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1']
 SHORT = {

@@ -19,7 +19,7 @@ SHORT = {
     'publish': 'publish_model',
 }
 # Of a checkout: what makes its demo and pages, and what the shell scripts call.
-INTERNAL = ('demo', 'dist_launch', 'mmdense_cli', 'model_zoo')
+INTERNAL = ('demo', 'dist_launch', 'mmdense_cli', 'model_zoo', 'study')
 
 
 def find_tools() -> dict[str, Path]:

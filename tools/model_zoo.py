@@ -1,4 +1,4 @@
-"""Write the model zoo's pages from the metafiles.
+"""Write the model zoo's pages from the metafiles, and the study's from its results.
 
 python tools/model_zoo.py             # the pages and model-index.yml from the metafiles
 python tools/model_zoo.py --measure   # first count every config's model anew into the metafiles
@@ -11,8 +11,10 @@ import argparse
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
+from mmdense.engine.study import FOLDER, RESULTS, read_records, read_tables
 from mmdense.errors import UserError
 from mmdense.inference.model_zoo import ROOT, measure_family, metafiles, pages
+from mmdense.reporting.study import draw_costs, write_page
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,13 +31,18 @@ def main() -> None:
     if args.measure:
         for path in metafiles():
             measure_family(path)
-    stale = [(p, text) for p, text in pages() if not p.is_file() or p.read_text() != text]
+    tables, records = read_tables(), read_records(ROOT / FOLDER / RESULTS)
+    study = ROOT / 'docs' / 'study.md'
+    written = [*pages(), (study, write_page(tables, records))]
+    stale = [(p, text) for p, text in written if not p.is_file() or p.read_text() != text]
     if args.check and stale:
         names = ', '.join(str(path.relative_to(ROOT)) for path, _ in stale)
         raise UserError(f'stale: {names}; run `make zoo`')
     for path, text in stale:
         path.write_text(text)
         print(f'wrote {path.relative_to(ROOT)}')
+        if path == study:
+            draw_costs(tables[:2], records).savefig(ROOT / 'docs' / 'images' / 'study.png')
 
 
 if __name__ == '__main__':

@@ -28,7 +28,7 @@ CONFIGS = {
     for path in sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 }
 # This project's own, and the families' recipes with backbones of timm: no family's, in no metafile.
-OURS = ('digits/', 'own/')
+OURS = ('digits/', 'own/', 'study/')
 TIMM = [name for name in CONFIGS if name.startswith('timm/')]
 PUBLISHED = [name for name in CONFIGS if not name.startswith((*OURS, 'timm/'))]  # models of others
 

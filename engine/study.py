@@ -1,0 +1,243 @@
+"""Which small networks the study trains, and what came of it.
+
+``configs/study/tables.yml`` says what is compared with what. A run is one training of that: a
+config, a backbone, options of the network, a start, a seed. Runs that several tables have are
+trained once; ``configs/study/results.json`` keeps what came of each.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.fileio import load
+
+from ..data.digit_scenes import MARKER
+from ..errors import UserError
+from ..files import config_root, replacing
+from .steps import Result, Step
+from .toolboxes import find_toolbox
+
+FOLDER = Path('configs/study')
+DATA = Path('data/digit_scenes', MARKER)
+RESULTS = 'results.json'
+SEEDS = (0, 1, 2)
+TITLES = {  # metrics by their keys in mmengine's log
+    'accuracy/top1': 'top-1',
+    'coco/bbox_mAP': 'box AP',
+    'coco/segm_mAP': 'mask AP',
+    'mIoU': 'mIoU',
+}
+TOLERANCE = 3  # standard deviations
+LEAST_DEVIATION = 0.005  # three seeds may agree by chance
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, but for its seed.
+
+    Args:
+        config: A file of configs/study, without its suffix.
+        backbone: A file of its ``_base_``.
+        options: Of the network, in place of that file's.
+        pretrained: Start from the classifier of the same network, options and seed.
+    """
+
+    config: str
+    backbone: str = 'paca'
+    options: tuple[tuple[str, object], ...] = ()
+    pretrained: bool = False
+
+    @property
+    def name(self) -> str:
+        """Names the run in the results and its folder."""
+        words = [f'{key}={json.dumps(value).replace(" ", "")}' for key, value in self.options]
+        start = ['pretrained'] if self.pretrained else []
+        return '/'.join([self.config, ' '.join([self.backbone, *words, *start])])
+
+    @property
+    def classifier(self) -> Run | None:
+        """What it starts from."""
+        return replace(self, config='classifier', pretrained=False) if self.pretrained else None
+
+    def make_step(self, seed: int, work_dir: Path, follows_code: bool) -> Step:
+        """Its training with a seed. Paths are those of a checkout, from its root.
+
+        Args:
+            seed: Of weights, order and augmentations.
+            work_dir: The folder that its own lies in.
+            follows_code: Whether to train again when this package's code has changed.
+        """
+        options = {f'model.backbone.{key}': value for key, value in self.options}
+        needs = None
+        if self.classifier:
+            needs = self.classifier.make_step(seed, work_dir, follows_code)
+            checkpoint = needs.folder / f'epoch_{get_facts(self.classifier.config).epochs}.pth'
+            init = dict(type='Pretrained', prefix='backbone.', checkpoint=str(checkpoint))
+            options.update({f'model.backbone.init_cfg.{k}': v for k, v in init.items()})
+        options['randomness.seed'] = seed
+        return Step(
+            title=f'{self.name}, seed {seed}',
+            config=FOLDER / f'{self.config}.py',
+            folder=work_dir / self.name.replace(' ', '_').replace('"', '') / f'seed_{seed}',
+            metrics=get_facts(self.config).metrics,
+            data=(DATA,),
+            needs=needs,
+            options=('--cfg-options', *(f'{key}={write(v)}' for key, v in options.items())),
+            variables={'BACKBONE': self.backbone},
+            follows_code=follows_code,
+        )
+
+
+class Facts(NamedTuple):
+    """Of a config: its metrics, title -> key in mmengine's log, and its epochs."""
+
+    metrics: dict[str, str]
+    epochs: int
+
+
+@functools.cache
+def get_facts(config: str) -> Facts:
+    """Those of a file of configs/study, named without its suffix."""
+    cfg = Config.fromfile(config_root() / 'study' / f'{config}.py')
+    return Facts({TITLES[key]: key for key in find_toolbox(cfg).keys}, cfg.train_cfg.max_epochs)
+
+
+def write(value: object) -> str:
+    """A value as ``--cfg-options`` read it."""
+    return str(list(value) if isinstance(value, tuple) else value).replace(' ', '')
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is compared.
+
+    Args:
+        title: Its heading.
+        text: What is asked.
+        rows: A name -> its runs, one for each config.
+        regress: Whether the first seed of these runs tells that the code still trains as well.
+    """
+
+    title: str
+    text: str
+    rows: dict[str, list[Run]]
+    regress: bool = False
+
+
+def read_tables() -> list[Table]:
+    """Those of configs/study/tables.yml."""
+    return [
+        Table(
+            title=entry['title'],
+            text=entry['text'].strip(),
+            rows={name: list(read_row(entry, row)) for name, row in entry['rows'].items()},
+            regress=entry.get('regress', False),
+        )
+        for entry in load(config_root() / 'study' / 'tables.yml')
+    ]
+
+
+def read_row(entry: Mapping, row: Mapping) -> Iterator[Run]:
+    """The runs of a row of a table."""
+    options = tuple(
+        (key, tuple(value) if isinstance(value, list) else value)
+        for key, value in row.get('options', {}).items()
+    )
+    for config in [row['config']] if 'config' in row else entry['configs']:
+        pretrained = entry.get('pretrained', False) and config != 'classifier'
+        yield Run(config, row.get('backbone', 'paca'), options, pretrained)
+
+
+def list_runs(tables: Iterable[Table]) -> list[Run]:
+    """The runs of tables, each once, and behind the classifier that it starts from."""
+    runs = {run: None for table in tables for row in table.rows.values() for run in row}
+    first = {run.classifier: None for run in runs if run.classifier}
+    return list(first | runs)
+
+
+class Cost(NamedTuple):
+    """Parameters and multiply-accumulates of a run's backbone, on an image of its data."""
+
+    params: int
+    macs: int
+
+
+class Record(NamedTuple):
+    """What came of a run: its cost, and a result for each seed."""
+
+    cost: Cost
+    results: dict[int, Result]
+
+    def collect(self, metric: str) -> list[float]:
+        """A metric of each seed."""
+        return [result.metrics[metric] for result in self.results.values()]
+
+    def summarize(self, metric: str) -> tuple[float, float]:
+        """Mean and standard deviation of a metric over the seeds; NaN of one seed."""
+        values = self.collect(metric)
+        return statistics.mean(values), statistics.stdev(values) if values[1:] else math.nan
+
+
+Records = dict[str, Record]
+
+
+def read_records(path: Path) -> Records:
+    """What was measured, by the names of runs; nothing where there is no such file.
+
+    Raises:
+        UserError: When the file is none of the study's.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return {
+            name: Record(
+                Cost(entry['params'], entry['macs']),
+                {int(seed): Result(**result) for seed, result in entry['seeds'].items()},
+            )
+            for name, entry in json.loads(path.read_text()).items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"'{path}' holds no results of a study; move it away") from error
+
+
+def write_records(path: Path, records: Records) -> None:
+    """The file of results, whole or not at all.
+
+    Raises:
+        UserError: When it cannot be written.
+    """
+    content = {
+        name: dict(
+            **record.cost._asdict(),
+            seeds={seed: result._asdict() for seed, result in sorted(record.results.items())},
+        )
+        for name, record in sorted(records.items())
+    }
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1) + '\n')
+
+
+def check_record(records: Records, run: Run) -> None:
+    """Raise :class:`UserError` unless a run has a result of each seed."""
+    if run.name not in records or set(SEEDS) - set(records[run.name].results):
+        raise UserError(f"'{run.name}' has no results of seeds {SEEDS}: run tools/study.py first")
+
+
+def find_regressions(records: Records, run: Run, result: Result) -> list[str]:
+    """The metrics of a new result that are not what the results' seeds let expect, in words."""
+    found = []
+    for metric, value in result.metrics.items():
+        mean, deviation = records[run.name].summarize(metric)
+        limit = TOLERANCE * max(deviation, LEAST_DEVIATION)
+        if not abs(value - mean) <= limit:
+            found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')
+    return found

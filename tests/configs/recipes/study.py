@@ -1,0 +1,29 @@
+"""The study: the digit scenes' recipes, shorter, and alike for all networks."""
+
+from recipes.digits import DIGITS
+from recipes.digits import RECIPES as DIGIT_RECIPES
+
+SEGMENTOR = dict(
+    DIGIT_RECIPES['digits/upernet_paca_digits'],
+    schedule='cosine from 0 to 3, min 1e-05',
+    length='3 epochs',
+)
+RECIPES = {
+    'study/classifier': dict(
+        DIGIT_RECIPES['digits/paca_digits'],
+        lr=1e-3,
+        warm_up='50 iterations from 0.01',
+        schedule='cosine from 0 to 2, min 1e-05',
+        length='2 epochs',
+        batch=32,
+        augmentations='RandomResizedCrop',
+        jitter=None,
+    ),
+    'study/detector': dict(
+        DIGITS,
+        warm_up='25 iterations from 0.01',
+        schedule='cosine from 0 to 1, min 1e-05',
+        length='1 epochs',
+    ),
+    'study/segmentor*': SEGMENTOR,
+}

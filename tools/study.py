@@ -1,0 +1,176 @@
+"""Train every network of the study from configs/study, and say what came of it.
+
+python tools/study.py                       # or: make study
+python tools/study.py --only 'msf' --seeds 0 --list
+python tools/study.py --regress             # or: make regress
+python tools/study.py --cluster slurm --workers 16
+
+Results are kept one by one: a call that was ended goes on. Runs whose config, data and weights are
+those of a result in the file are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
+from mmdense.engine import launch, study
+from mmdense.engine.step_queue import Queue
+from mmdense.engine.steps import Result, Step
+from mmdense.engine.study import (
+    Cost,
+    Record,
+    Run,
+    check_record,
+    find_regressions,
+    read_records,
+    write_records,
+)
+from mmdense.errors import UserError
+from mmdense.inference.flops import measure
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDES = {'classifier': 48}  # of the pictures; others are scenes
+SCENE = 128
+COMMAND = (sys.executable, 'tools/train.py')
+Key = tuple[Run, int]  # with its seed
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train and compare small networks of every kind')
+    parser.add_argument(
+        '--results',
+        type=Path,
+        default=study.FOLDER / study.RESULTS,
+        help='the file that gets them (default: %(default)s)',
+    )
+    parser.add_argument('--only', default='', metavar='REGEX', help='of the names of runs')
+    parser.add_argument('--seeds', type=int, nargs='+', default=study.SEEDS)
+    parser.add_argument('--list', action='store_true', help='say what is there, and train nothing')
+    parser.add_argument(
+        '--hours', type=float, default=math.inf, help='begin no further run after that time'
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        help='runs at a time; they share the cores of this machine (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cluster',
+        help='give the runs to submitit in place of this machine: slurm (or local, all at once)',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='for checkpoints and logs (default: work_dirs/study, or work_dirs/regress)',
+    )
+    parser.add_argument(
+        '--regress',
+        action='store_true',
+        help="only train the families' first seed with today's code, and compare",
+    )
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error('--workers must be at least 1')
+    if args.list and args.regress:
+        parser.error('--list does not go with --regress')
+    if args.work_dir is None:
+        args.work_dir = Path('work_dirs', 'regress' if args.regress else 'study')
+    try:
+        args.only = re.compile(args.only)
+    except re.error as error:
+        parser.error(f"--only '{args.only}' is no regular expression: {error}")
+    return args
+
+
+def make_queue(args: argparse.Namespace) -> Queue:
+    """What runs the trainings."""
+    return Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours)
+
+
+def count(run: Run, step: Step) -> Cost:
+    """Of a run's backbone."""
+    cfg = step.read_config()
+    cfg.merge_from_dict({f'model.backbone.{key}': value for key, value in run.options})
+    return Cost(*measure(cfg, (SIDES.get(run.config, SCENE),) * 2).parts['backbone'])
+
+
+def study_all(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
+    """Train what has no result, or an older one, into the file of results."""
+    records = read_records(args.results)
+
+    def is_known(key: Key) -> bool:
+        run, seed = key
+        result = records[run.name].results.get(seed) if run.name in records else None
+        return result is not None and result.inputs == steps[key].inputs
+
+    missing = {key: step for key, step in steps.items() if not is_known(key)}
+    print(f'{len(steps)} runs, {len(steps) - len(missing)} with results in {args.results}')
+    if args.list:
+        print(*(step.title for step in missing.values()), sep='\n')
+        return []
+    missing |= {  # checkpoints are no part of the results
+        (run.classifier, seed): step.needs
+        for (run, seed), step in missing.items()
+        if step.needs and not step.needs.checkpoint
+    }
+
+    def keep(key: Key, result: Result) -> None:
+        run, seed = key
+        if run.name not in records:
+            records[run.name] = Record(count(run, missing[key]), {})
+        records[run.name].results[seed] = result
+        write_records(args.results, records)
+        print(f'{missing[key].title}: {describe(result)}', flush=True)
+
+    return make_queue(args).run(missing, keep)
+
+
+def find_all_regressions(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
+    """Train with today's code; what is not as the results let expect."""
+    records, found = read_records(args.results), []
+    for run, _ in steps:
+        check_record(records, run)
+
+    def compare(key: Key, result: Result) -> None:
+        print(f'{steps[key].title}: {describe(result)}', flush=True)
+        found.extend(find_regressions(records, key[0], result))
+
+    return make_queue(args).run(steps, compare) + found
+
+
+def describe(result: Result) -> str:
+    """Metrics and cost in a line."""
+    metrics = ', '.join(f'{metric} {value:.3f}' for metric, value in result.metrics.items())
+    return f'{metrics} ({result.core_seconds:.0f} core seconds, {result.memory} MiB)'
+
+
+def main() -> None:
+    args = parse_args()
+    os.chdir(ROOT)
+    if not study.DATA.is_file():
+        raise UserError(f'there are no digit scenes in {study.DATA.parent}: run `make data` first')
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // args.workers)))
+    tables = [table for table in study.read_tables() if table.regress or not args.regress]
+    runs = [run for run in study.list_runs(tables) if args.only.search(run.name)]
+    if not runs:
+        raise UserError(f"no run has a name with '{args.only.pattern}'; --list shows them")
+    seeds = study.SEEDS[:1] if args.regress else args.seeds
+    steps = {
+        (run, seed): run.make_step(seed, args.work_dir, follows_code=args.regress)
+        for run in runs
+        for seed in seeds
+    }
+    faults = (find_all_regressions if args.regress else study_all)(steps, args)
+    if faults:
+        raise UserError('\n'.join(faults))
+
+
+if __name__ == '__main__':
+    launch.run(main)
