@@ -32,6 +32,8 @@ from .fused import chain, is_open
 from .layers import run_block, to_map, to_tokens
 
 STD_EPS = 1e-5  # added to the standard deviation of the similarities
+GATE_KERNEL, GATE_REDUCTION = 3, 8  # of spatial attention
+CHANNEL_KERNELS = (3, 5)  # of channel attention's convolutions along the channels
 
 
 class MapNorm(GroupNorm1):
@@ -146,13 +148,13 @@ class LocalMixer(nn.Module):
 class SpatialAttention(nn.Module):
     """Gates each channel at each position by what lies around it."""
 
-    def __init__(self, dim: int, kernel_size: int = 3, reduction: int = 8) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.gate = nn.Sequential(
-            depthwise(dim, kernel_size),
-            nn.Conv2d(dim, dim // reduction, 1),
+            depthwise(dim, GATE_KERNEL),
+            nn.Conv2d(dim, dim // GATE_REDUCTION, 1),
             nn.GELU(),
-            nn.Conv2d(dim // reduction, dim, 1),
+            nn.Conv2d(dim // GATE_REDUCTION, dim, 1),
             nn.Sigmoid(),
         )
 
@@ -163,9 +165,9 @@ class SpatialAttention(nn.Module):
 class ChannelAttention(nn.Module):
     """Adds to each channel what two 1-D convolutions along the channels make of their means."""
 
-    def __init__(self, kernel_sizes: tuple[int, int] = (3, 5)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second = (nn.Conv1d(1, 1, k, padding=k // 2) for k in kernel_sizes)
+        first, second = (nn.Conv1d(1, 1, k, padding=k // 2) for k in CHANNEL_KERNELS)
         self.convs = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, x: Tensor) -> Tensor:

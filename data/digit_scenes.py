@@ -35,6 +35,7 @@ CLASSES = tuple(str(digit) for digit in range(10))
 SCENE, CROP = 128, 48  # pixels
 SCENE_DIGIT, CROP_DIGIT = (38, 57), (34, 47)  # longer side in pixels, upper end excluded
 MAX_DIGITS = 5
+VAL_FRACTION = 0.25  # of the source digits
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20
 TURN = 15  # degrees, either way
@@ -92,14 +93,14 @@ class Sources:
     backgrounds: list[Photograph]
 
 
-def load_sources(seed: int, val_fraction: float = 0.25) -> dict[str, Sources]:
+def load_sources(seed: int) -> dict[str, Sources]:
     """The digits and photographs of each split; no image is in two."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8) / 16
     order = np.random.default_rng(seed).permutation(len(images))
-    num_val = round(len(images) * val_fraction)
+    num_val = round(len(images) * VAL_FRACTION)
     index = {'val': order[:num_val], 'train': order[num_val:]}
     return {
         split: Sources(

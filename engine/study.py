@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +36,7 @@ TITLES = {  # metrics by their keys in mmengine's log
     'mIoU': 'mIoU',
 }
 TOLERANCE = 3  # standard deviations
-LEAST_DEVIATION = 0.005  # three seeds may agree by chance
+LEAST_DEVIATION = 0.005
 
 
 @dataclass(frozen=True)
@@ -232,12 +232,19 @@ def check_record(records: Records, run: Run) -> None:
         raise UserError(f"'{run.name}' has no results of seeds {SEEDS}: run tools/study.py first")
 
 
-def find_regressions(records: Records, run: Run, result: Result) -> list[str]:
-    """The metrics of a new result that are not what the results' seeds let expect, in words."""
+def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Result) -> list[str]:
+    """The metrics of a new result that are not what the results let expect, in words.
+
+    Three seeds may agree by chance: the deviation is that of the run or, where it is larger, what
+    the ``runs`` with the same config have on average.
+    """
+    peers = [records[peer.name] for peer in runs if peer.config == run.config]
     found = []
     for metric, value in result.metrics.items():
         mean, deviation = records[run.name].summarize(metric)
-        limit = TOLERANCE * max(deviation, LEAST_DEVIATION)
+        variances = [peer.summarize(metric)[1] ** 2 for peer in peers]
+        common = math.sqrt(statistics.mean(variances))
+        limit = TOLERANCE * max(deviation, common, LEAST_DEVIATION)
         if not abs(value - mean) <= limit:
             found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')
     return found

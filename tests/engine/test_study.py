@@ -112,16 +112,31 @@ class TestRecords:
         (0.6, True), (0.31, True), (0.89, True), (0.29, False), (0.91, False), (math.nan, False),
     ])  # fmt: skip
     def test_beyond_three_deviations(self, value, is_fine, records):
-        found = study.find_regressions(records, Run('segmentor'), make_result(mIoU=value))
+        found = study.find_regressions(
+            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=value)
+        )
         assert len(found) == (not is_fine)
         if found:
             assert found[0].startswith('segmentor/paca: mIoU is ') and '0.600 +- 0.300' in found[0]
 
     def test_seeds_that_agree_by_chance(self, records):
+        """Those of other runs of the config do not."""
+        same = {seed: make_result(mIoU=0.5) for seed in study.SEEDS}
+        records |= {'segmentor/fcvit': Record(Cost(1, 1), same), 'detector/msf': None}
+        runs = [Run('segmentor'), Run('segmentor', 'fcvit'), Run('detector', 'msf')]
+        for value, number in ((0.5 + 0.2, 0), (0.5 + 0.22, 1)):  # 3 * 0.1 / sqrt(2) = 0.212
+            result = make_result(mIoU=value)
+            assert len(study.find_regressions(records, runs, runs[1], result)) == number
+
+    def test_all_seeds_agree(self):
         same = {seed: make_result(mIoU=0.5) for seed in study.SEEDS}
         records = {'segmentor/paca': Record(Cost(1, 1), same)}
-        assert not study.find_regressions(records, Run('segmentor'), make_result(mIoU=0.51))
-        assert study.find_regressions(records, Run('segmentor'), make_result(mIoU=0.52))
+        assert not study.find_regressions(
+            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=0.51)
+        )
+        assert study.find_regressions(
+            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=0.52)
+        )
 
     def test_a_missing_seed(self, records):
         del records['segmentor/paca'].results[1]

@@ -29,6 +29,8 @@ if os.environ['BACKBONE'] == os.environ.get('BROKEN'):
     sys.exit(1)
 seed = int(next(a for a in arguments if a.startswith('randomness.seed')).partition('=')[2])
 value = float(os.environ.get('VALUE', 0.5 + seed / 100))
+this = f'{Path(arguments[0]).stem} {os.environ["BACKBONE"]} {seed}'
+value = 0.9 if os.environ.get('ODD') == this else value
 row = {'accuracy/top1': 100 * value, 'mIoU': 100 * value, 'coco/bbox_mAP': value,
        'coco/segm_mAP': value, 'step': 2}
 log = folder / 'now' / 'vis_data' / 'scalars.json'
@@ -154,6 +156,17 @@ class TestRegress:
             lines = str(failure.value).splitlines()
             assert len(lines) == 4
             assert lines[0] == f'classifier/paca: top-1 is {value}0, not 0.510 +- 0.030'
+
+    def test_one_seed_far_out(self, call, place, monkeypatch):
+        """The next one decides, and what it starts from is trained too."""
+        names = '^(classifier|segmentor)/(paca|fcvit)( pretrained)?$'
+        call(only=names)
+        measured = len(read_calls(place))
+        monkeypatch.setenv('ODD', 'segmentor fcvit 0')
+        call('--regress', '--work-dir', str(place / 'again'), '--workers', '1', only=names)
+        calls = read_calls(place)[measured:]
+        assert [line.split()[0] for line in calls] == ['paca', 'fcvit'] * 2 + ['fcvit'] * 2
+        assert ['seed_0' in line for line in calls] == [True] * 4 + [False] * 2
 
     def test_without_results(self, measured, call, place):
         with pytest.raises(UserError, match="'detector/paca pretrained' has no results of seeds"):
