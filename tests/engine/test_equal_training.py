@@ -9,6 +9,7 @@ networks are tiny, of float64, with the recipe's stochastic depth; both sides dr
 import copy
 import math
 import re
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,14 @@ import torch.nn.functional as F
 from helpers import FAMILY, TINY, load_config
 from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS
 from mmpretrain.models.utils.batch_augments import RandomBatchAugment
 from mmpretrain.structures import DataSample
+from timm.optim import param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 from torch.utils.data import Dataset
 
 from mmdense.engine import building, training
@@ -34,7 +39,8 @@ LAYER_DECAY = 0.7
 
 class Recipe(NamedTuple):
     """Learning rate, epochs of warm-up and the part of the rate it starts at, epochs and the rate
-    at their end; the norm that gradients are clipped to; alpha of mixup and of cutmix."""
+    at their end; the norm that gradients are clipped to; alpha of mixup and of cutmix; stochastic
+    depth; whether vectors (norms, biases) decay as matrices do."""
 
     lr: float
     warm_up: int
@@ -45,13 +51,14 @@ class Recipe(NamedTuple):
     mixup: float
     cutmix: float
     drop_path: float
+    decays_vectors: bool = False
 
 
 RECIPES = {
-    'paca/paca_s_in1k': Recipe(1e-3, 5, 1e-3, 300, 5e-6, None, 0.8, 1.0, 0.1),
+    'paca/paca_s_in1k': Recipe(1e-3, 5, 1e-3, 300, 1e-5, None, 0.8, 1.0, 0.1),
     'groupmixformer/groupmixformer_s_in1k': Recipe(5e-4, 20, 1e-3, 300, 5e-6, 5, 0.8, 1.0, 0.2),
     'fcvit/fcvit_b12_in1k': Recipe(1e-3, 5, 1e-3, 300, 1e-6, None, 0.8, 1.0, 0.1),
-    'msf/msf_s_in1k': Recipe(1e-3, 10, 0.033, 100, 0, 1, 0.2, 0.2, 0.0),
+    'msf/msf_s_in1k': Recipe(1e-3, 10, 0.033, 100, 0, 1, 0.2, 0.2, 0.0, True),
 }
 NETWORKS = {
     'paca': 'PaCaViT',
@@ -226,7 +233,7 @@ def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[
     depths = [len(stage.blocks) for stage in model.backbone.stages] if layer_decay else []
     for key, p in model.named_parameters():
         factor = LAYER_DECAY ** (sum(depths) + 1 - get_depth(key, depths)) if layer_decay else 1
-        decay = 0.05 if p.ndim > 1 else 0.0
+        decay = 0.05 if p.ndim > 1 or recipe.decays_vectors else 0.0
         groups.append(dict(params=[p], weight_decay=decay, factor=factor))
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, foreach=False)
     model.train()
@@ -279,3 +286,111 @@ def test_first_steps(name, layer_decay, tmp_path):
     for key, buffer in model.named_buffers():
         if 'running' in key:
             torch.testing.assert_close(found['weights'].get_buffer(key), buffer)
+
+
+PER_EPOCH = 10  # iterations
+
+
+def get_rates(name: str) -> list[float]:
+    """Ours over the whole of a recipe."""
+    cfg = load_config(name)
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=cfg.optim_wrapper.optimizer.lr)
+    by_epoch, by_iteration = [], []
+    for options in map(dict, cfg.param_scheduler):
+        kind = PARAM_SCHEDULERS.get(options.pop('type'))
+        if options.pop('convert_to_iter_based', False):
+            build = partial(kind.build_iter_from_epoch, epoch_length=PER_EPOCH)
+            by_iteration.append(build(optimizer=optimizer, **options))
+        else:
+            by_epoch.append(kind(optimizer, **options))
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        for _ in range(PER_EPOCH):
+            rates.append(optimizer.param_groups[0]['lr'])
+            optimizer.step()
+            for scheduler in by_iteration:
+                scheduler.step()
+        for scheduler in by_epoch:
+            scheduler.step()
+    return rates
+
+
+def get_rates_of_timm(recipe: Recipe, by_epoch: bool) -> list[float]:
+    """Those of the scheduler that the authors of PaCa-ViT, FCViT and GroupMixFormer use."""
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=recipe.lr)
+    unit = 1 if by_epoch else PER_EPOCH
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=recipe.epochs * unit,
+        lr_min=recipe.end,
+        warmup_lr_init=recipe.start * recipe.lr,
+        warmup_t=recipe.warm_up * unit,
+        t_in_epochs=by_epoch,
+    )
+    rates = []
+    for step in range(recipe.epochs * PER_EPOCH):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        if by_epoch and (step + 1) % PER_EPOCH == 0:
+            scheduler.step((step + 1) // PER_EPOCH)
+        elif not by_epoch:
+            scheduler.step_update(step + 1)
+    return rates
+
+
+def get_rates_of_pytorch(recipe: Recipe) -> list[float]:
+    """Those of the schedulers that MSF's author uses."""
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=recipe.lr)
+    warm_up = lr_scheduler.LinearLR(optimizer, recipe.start, total_iters=recipe.warm_up)
+    decay = lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs - recipe.warm_up, recipe.end)
+    scheduler = lr_scheduler.SequentialLR(optimizer, [warm_up, decay], [recipe.warm_up])
+    rates = []
+    for _ in range(recipe.epochs):
+        rates += PER_EPOCH * [optimizer.param_groups[0]['lr']]
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    'name, warming, after',
+    [
+        ('paca/paca_s_in1k', 0.1998, 0.0151),
+        ('groupmixformer/groupmixformer_s_in1k', 0.005, 0.0663),
+        ('fcvit/fcvit_b12_in1k', 0.1998, 0.0153),
+        ('msf/msf_s_in1k', 0.0967, 0),
+    ],
+)
+def test_learning_rates_beside_the_authors(name, warming, after):
+    """The largest differences, in parts of the peak: docs/backbones.md says where they are from."""
+    recipe = RECIPES[name]
+    if name.startswith('msf'):
+        theirs = get_rates_of_pytorch(recipe)
+    else:
+        theirs = get_rates_of_timm(recipe, by_epoch=not name.startswith('group'))
+    ours = get_rates(name)
+    differences = np.abs(np.subtract(ours, theirs)) / recipe.lr
+    end = recipe.warm_up * PER_EPOCH
+    assert differences[:end].max() == pytest.approx(warming, rel=0.01)
+    assert differences[end:].max() == pytest.approx(after, rel=0.01, abs=1e-12)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_what_decays_is_the_authors(name):
+    """timm's groups, which PaCa-ViT and FCViT are trained with; GroupMixFormer's are the same.
+
+    MSF's author gives PyTorch's optimizer all tensors alike.
+    """
+    cfg = load_config(name)
+    model = MODELS.build(dict(TINY[next(iter(FAMILY[name.split('/')[0]].tiny))]))
+    ours = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    if RECIPES[name].decays_vectors:
+        groups = [dict(params=list(model.parameters()))]
+    else:
+        groups = param_groups_weight_decay(model, cfg.optim_wrapper.optimizer.weight_decay)
+    theirs = torch.optim.AdamW(groups, weight_decay=cfg.optim_wrapper.optimizer.weight_decay)
+
+    def get_decays(optimizer: torch.optim.Optimizer) -> dict[int, float]:
+        return {id(p): g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
+
+    assert get_decays(ours) == get_decays(theirs)

@@ -1,7 +1,7 @@
 """PaCa-ViT on ImageNet-1K: the recipe that every size shares.
 
 Batch 1024 (8 GPUs x 128), AdamW with a learning rate of 5e-4 per 512 images and weight decay 0.05,
-300 epochs of cosine decay to 5e-6 after 5 of warm-up, RandAugment, random erasing, mixup 0.8,
+300 epochs of cosine decay to 1e-5 after 5 of warm-up, RandAugment, random erasing, mixup 0.8,
 cutmix 1.0, label smoothing 0.1. Tested on a crop of 0.9 of the shorter side. (With RandAugment, timm
 leaves the recipe's color jitter out.)
 """
@@ -16,5 +16,5 @@ model = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=5e-6, by_epoch=True, begin=5, end=300),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=300),
 ]

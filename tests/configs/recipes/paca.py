@@ -5,7 +5,7 @@ from recipes.common import IMAGENET, PACA_HEAD, TEN_TIMES, dense
 PACA = dict(
     IMAGENET,  # 5e-4 per 512 images
     warm_up='5 epochs from 0.001',
-    schedule='cosine from 5 to 300, min 5e-06',
+    schedule='cosine from 5 to 300, min 1e-05',
     amp=True,
     drop_path=0.1,
 )
