@@ -99,13 +99,16 @@ def read_text(config: Path, variables: tuple[tuple[str, str], ...], changed: int
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Variables of this process's environment, for one thread at a time."""
     with _environment:
-        before = dict(os.environ)
+        before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
         try:
             yield
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def list_code() -> list[Path]:
@@ -171,6 +174,8 @@ def train(
     Raises:
         UserError: When it fails.
     """
+    with environment(step.variables):
+        variables = dict(os.environ)
     log_file = step.folder / 'train.log'
     log_file.parent.mkdir(parents=True, exist_ok=True)
     line, loaded = 'no output', None
@@ -182,7 +187,7 @@ def train(
             stderr=subprocess.STDOUT,
             text=True,
             errors='replace',
-            env={**os.environ, **step.variables},
+            env=variables,
             preexec_fn=lambda: end_with_parent(signal.SIGTERM),
         ) as process,
     ):

@@ -1,13 +1,14 @@
 """Steps are run once, and again when what they depend on has changed."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from mmdense.engine import steps
-from mmdense.engine.steps import Step, run_step
+from mmdense.engine.steps import Step, environment, run_step
 from mmdense.errors import UserError
 
 # In place of tools/train.py: leaves what a training leaves, and counts how often it is called.
@@ -132,3 +133,49 @@ def test_failure_is_told_and_no_result_kept(make, command):
     with pytest.raises(UserError, match=r'failed: error: no space left \(all of it: .*train.log'):
         run_step(step, command)
     assert not (step.folder / 'step.json').exists()
+
+
+def test_environment_of_a_step(make, command, tmp_path, monkeypatch):
+    """Its config and its training see it, and it is as before afterwards."""
+    (tmp_path / 'config.py').write_text("default_scope = 'mmdet'\nlr = {{'$RATE:1'}}\n")
+    (tmp_path / 'train.py').write_text(
+        TRAIN + "(folder / 'rate').write_text(os.environ['RATE'] + os.environ['OTHER'])\n"
+    )
+    monkeypatch.setenv('OTHER', 'x')
+    monkeypatch.setenv('RATE', '7')
+    steps_by_rate = {rate: make(rate, variables={'RATE': rate}) for rate in ('2', '3')}
+    for rate, step in steps_by_rate.items():
+        assert step.read_config().lr == int(rate)
+        run_step(step, command, verbose=False)
+        assert (step.folder / 'rate').read_text() == f'{rate}x'
+    assert len({step.inputs for step in steps_by_rate.values()}) == 2
+    assert os.environ['RATE'] == '7'
+    monkeypatch.delenv('RATE')
+    with environment({'RATE': '2'}):
+        assert os.environ['RATE'] == '2'
+    assert 'RATE' not in os.environ
+
+
+def test_a_quiet_step_shows_no_progress(make, command, capsys):
+    result = run_step(make(), command, verbose=False)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert result.memory > 0 and result.core_seconds > 0 and result.loaded == '139 of 139'
+
+
+def test_code_that_does_not_matter(make, command, tmp_path):
+    step = make(follows_code=False)
+    run_step(step, command)
+    Path(tmp_path, 'code', 'model.py').write_text('x = 2\n')
+    run_step(step, command)
+    assert count_calls(step) == 1
+
+
+def test_a_result_of_an_older_form_is_measured_again(make, command):
+    step = make()
+    run_step(step, command)
+    file = step.folder / 'step.json'
+    content = json.loads(file.read_text())
+    del content['memory']
+    file.write_text(json.dumps(content))
+    run_step(step, command)
+    assert count_calls(step) == 2
