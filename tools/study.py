@@ -18,6 +18,8 @@ import re
 import sys
 from pathlib import Path
 
+from mmengine.logging import MMLogger
+
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch, study
 from mmdense.engine.step_queue import Queue
@@ -172,6 +174,7 @@ def describe(result: Result) -> str:
 
 def main() -> None:
     args = parse_args()
+    MMLogger.get_current_instance().setLevel('WARNING')  # it tells of every variable in a config
     os.chdir(ROOT)
     if not study.DATA.is_file():
         raise UserError(f'there are no digit scenes in {study.DATA.parent}: run `make data` first')

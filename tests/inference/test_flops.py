@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdense.backbones.msf import Attention
+from mmdense.engine.building import build_model
+from mmdense.engine.config import read_config
 from mmdense.inference.flops import Complexity, measure
 
 # The authors' code at 224 x 224, in 1e9: convolutions, linear layers and every matrix product.
@@ -154,3 +156,26 @@ class TestTool:
         result = run(*args)
         check_fails(result, message)
         assert not result[1]
+
+
+@pytest.mark.parametrize('backbone', ['resnet', 'convnext'])
+def test_models_that_ask_for_numbers(backbone, monkeypatch):
+    """MMPretrain's cannot be built without them; every convolution and linear layer is counted."""
+    monkeypatch.setenv('BACKBONE', backbone)
+    cfg = read_config('study/classifier')
+    macs = []
+
+    def count(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        macs.append(output.numel() * layer.weight[0].numel())
+
+    model = build_model(cfg)
+    with pytest.raises(RuntimeError, match='meta'):
+        build_model(cfg, 'meta')
+    for layer in model.backbone.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        model.backbone(torch.rand(1, 3, 48, 48))
+    found = measure(cfg, (48, 48))
+    assert found.parts['backbone'].macs == sum(macs)
+    assert found.params == sum(p.numel() for p in model.parameters())
