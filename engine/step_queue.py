@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,32 +45,41 @@ class Queue:
             keep: Gets each result, in the order of the steps.
 
         Returns:
-            Why some have no result: one that fails does not end the others.
+            Why some have no result, which is printed too: one that fails does not end the others.
 
         Raises:
             UserError: When submitit is not installed, or knows no such cluster.
         """
         deadline = time.time() + 3600 * self.hours
-        failures = []
+        failures: dict[Path, str] = {}  # by folder
         for has_needs in (False, True):
             wave = {key: step for key, step in steps.items() if bool(step.needs) == has_needs}
             with self._make_executor() as executor:
-                jobs = {
-                    key: executor.submit(try_step, step, self.command, deadline)
-                    for key, step in wave.items()
-                }
+                jobs = {}
                 try:
-                    for key, job in jobs.items():
-                        result = job.result()
+                    with self._batch(executor):
+                        for key, step in wave.items():
+                            if not (step.needs and step.needs.folder in failures):
+                                job = executor.submit(try_step, step, self.command, deadline)
+                                jobs[key] = job
+                    for key, step in wave.items():
+                        result = (
+                            get_result(jobs[key]) if key in jobs else 'what it starts from failed'
+                        )
                         if isinstance(result, str):
-                            failures.append(result)
+                            failures[step.folder] = f'{step.title}: {result}'
+                            print(failures[step.folder], flush=True)
                         else:
                             keep(key, result)
-                except BaseException:  # what waits must not begin; what runs ends with this process
+                except BaseException:  # what waits must not begin
                     for job in jobs.values():
                         job.cancel()
                     raise
-        return failures
+        return list(failures.values())
+
+    def _batch(self, executor: Executor) -> AbstractContextManager:
+        """Where jobs that are submitted make one array, of which so many run at a time."""
+        return executor.batch() if self.cluster == 'slurm' else nullcontext()
 
     def _make_executor(self) -> AbstractContextManager[Executor]:
         if self.cluster is None:  # threads, each of which waits for a process
@@ -89,10 +98,18 @@ class Queue:
         return nullcontext(executor)
 
 
+def get_result(job: Future) -> Result | str:
+    """What a job gives, or why it gives nothing: it was lost, say, with the machine it ran on."""
+    try:
+        return job.result()
+    except Exception as error:
+        return last_line(error)
+
+
 def try_step(step: Step, command: Sequence[str], deadline: float) -> Result | str:
     """The result of a step, or why there is none."""
     if time.time() > deadline:
-        return f'{step.title}: not begun, --hours are over'
+        return 'not begun, --hours are over'
     try:
         return run_step(step, command, verbose=False)
     except UserError as error:

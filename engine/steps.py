@@ -1,7 +1,8 @@
 """Trainings as steps of a longer way: finished ones are kept, and run again when inputs change.
 
-Each is a process of its own, a call of ``tools/train.py``, that ends with the one that started it;
-what it says goes to ``train.log`` in its work dir, and what came of it to ``step.json``.
+Each is a process of its own, a call of ``tools/train.py``; on Linux it is told to end when the one
+that started it does. What it says goes to ``train.log`` in its work dir, and what came of it to
+``step.json``.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ class Step:
     @property
     def inputs(self) -> str:
         """Changes with the config, the code, the data and the weights that the step starts from."""
+        start = str(self.needs.folder) if self.needs else '\0'  # its weights count, not their place
         parts = [
             read_text(self.config, tuple(self.variables.items()), self.config.stat().st_mtime_ns),
-            *self.options,
+            *(option.replace(start, '') for option in self.options),
             *(path.read_text() for path in self.data),
             *(path.read_text() for path in list_code() if self.follows_code),
         ]
@@ -119,7 +121,7 @@ def list_code() -> list[Path]:
 
 class Result(NamedTuple):
     """What came of a step: its metrics as fractions, how many pretrained tensors it got; the time
-    that it took, the time that cores worked for it, the most memory that it held, in MiB."""
+    that it took, the time that cores worked for it, the most memory of its main process, in MiB."""
 
     inputs: str
     seconds: float
@@ -150,6 +152,7 @@ def run_step(step: Step, command: Sequence[str], *, verbose: bool = True) -> Res
             return result
     arguments = [str(step.config), *step.options]
     print(f'{step.title}: {" ".join(["python", *command[1:], *arguments])}', flush=True)
+    file.unlink(missing_ok=True)
     begin = time.time()
     command = [*command, *arguments, '--work-dir', str(step.folder)]
     loaded, usage = train(step, command, verbose)
@@ -164,6 +167,11 @@ def run_step(step: Step, command: Sequence[str], *, verbose: bool = True) -> Res
     with replacing(file) as part:
         part.write_text(json.dumps(result._asdict(), indent=1))
     return result
+
+
+def forget(step: Step) -> None:
+    """Let the next call run a step, whatever it finds."""
+    (step.folder / 'step.json').unlink(missing_ok=True)
 
 
 def train(

@@ -185,6 +185,11 @@ class Record(NamedTuple):
         values = self.collect(metric)
         return statistics.mean(values), statistics.stdev(values) if values[1:] else math.nan
 
+    def describe(self, metric: str) -> str:
+        """Mean and deviation of a metric; of one seed, what it is."""
+        mean, deviation = self.summarize(metric)
+        return f'{mean:.3f}' if math.isnan(deviation) else f'{mean:.3f} ± {deviation:.3f}'
+
 
 Records = dict[str, Record]
 

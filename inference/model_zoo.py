@@ -153,7 +153,7 @@ def measured_table(family: str, page: str, level: str) -> Iterator[str]:
                 'its classifier' if run.pretrained else 'scratch',
                 counted(record.cost.params / 1e6, 'M', None),
                 counted(record.cost.macs / 1e6, 'M', None),
-                ', '.join('{} {:.3f} ± {:.3f}'.format(m, *record.summarize(m)) for m in metrics),
+                ', '.join(f'{metric} {record.describe(metric)}' for metric in metrics),
             ]
         )
     if rows:

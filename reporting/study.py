@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -27,9 +26,9 @@ PaCa-ViT, shortened. Cells are empty where nothing has been measured yet.
 [detector.py](../configs/study/detector.py) 2,000 scenes, and
 [segmentor.py](../configs/study/segmentor.py) 6,000. Figures are means over {seeds} seeds with their
 standard deviations; parameters and multiply-accumulates (MACs) are the backbone's, on one picture
-of 48 x 48 for classifiers and of 128 x 128 else. Core seconds, what two cores would share, and the
-most memory (MiB) are those of a whole run, start and evaluation included. `make regress` trains the
-first seed of the families anew and compares.
+of 48 x 48 for classifiers and of 128 x 128 else. Core seconds, what two cores would share, and
+the most memory (MiB) of its main process are those of a whole run, start and evaluation included.
+`make regress` trains the first seed of the families anew and compares.
 
 ![What networks reach by what they cost](images/study.png)"""
 
@@ -67,13 +66,7 @@ def write_table(table: Table, records: Records) -> str:
 def list_metrics(run: Run, record: Record | None) -> Iterator[str]:
     """The metrics of a run, mean and deviation."""
     for metric in get_facts(run.config).metrics:
-        yield '' if record is None else describe(record, metric)
-
-
-def describe(record: Record, metric: str) -> str:
-    """Mean and deviation of a metric; of one seed, what it is."""
-    mean, deviation = record.summarize(metric)
-    return f'{mean:.3f}' if math.isnan(deviation) else f'{mean:.3f} ± {deviation:.3f}'
+        yield '' if record is None else record.describe(metric)
 
 
 def average(record: Record, field: str) -> float:

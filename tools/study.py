@@ -23,7 +23,7 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch, study
 from mmdense.engine.step_queue import Queue
-from mmdense.engine.steps import Result, Step
+from mmdense.engine.steps import Result, Step, forget
 from mmdense.engine.study import (
     Cost,
     Record,
@@ -43,16 +43,22 @@ COMMAND = (sys.executable, 'tools/train.py')
 Key = tuple[Run, int]  # with its seed
 
 
+def resolve(path: str) -> Path:
+    """A path that the user names, from where they call."""
+    return Path(path).resolve()
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train and compare small networks of every kind')
     parser.add_argument(
         '--results',
-        type=Path,
-        default=study.FOLDER / study.RESULTS,
+        type=resolve,
+        default=ROOT / study.FOLDER / study.RESULTS,
         help='the file that gets them (default: %(default)s)',
     )
     parser.add_argument('--only', default='', metavar='REGEX', help='of the names of runs')
     parser.add_argument('--seeds', type=int, nargs='+', default=study.SEEDS)
+    parser.add_argument('--anew', action='store_true', help='also what has results already')
     parser.add_argument('--list', action='store_true', help='say what is there, and train nothing')
     parser.add_argument(
         '--hours', type=float, default=math.inf, help='begin no further run after that time'
@@ -69,7 +75,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--work-dir',
-        type=Path,
+        type=resolve,
         help='for checkpoints and logs (default: work_dirs/study, or work_dirs/regress)',
     )
     parser.add_argument(
@@ -91,6 +97,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def make_step(run: Run, seed: int, args: argparse.Namespace) -> Step:
+    """A run's training."""
+    return run.make_step(seed, args.work_dir, follows_code=args.regress)
+
+
 def make_queue(args: argparse.Namespace) -> Queue:
     """What runs the trainings."""
     return Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours)
@@ -104,12 +115,11 @@ def count(run: Run, step: Step) -> Cost:
 
 
 def add_starts(steps: dict[Key, Step]) -> dict[Key, Step]:
-    """Steps, and those whose checkpoints they start from, where these are not there."""
-    return steps | {
-        (run.classifier, seed): step.needs
-        for (run, seed), step in steps.items()
-        if step.needs and not step.needs.checkpoint
+    """Steps, and those whose checkpoints they start from: what is done already is kept."""
+    starts = {
+        (run.classifier, seed): step.needs for (run, seed), step in steps.items() if step.needs
     }
+    return steps | starts
 
 
 def study_all(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
@@ -121,18 +131,21 @@ def study_all(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
         result = records[run.name].results.get(seed) if run.name in records else None
         return result is not None and result.inputs == steps[key].inputs
 
-    missing = {key: step for key, step in steps.items() if not is_known(key)}
+    missing = {key: step for key, step in steps.items() if args.anew or not is_known(key)}
     print(f'{len(steps)} runs, {len(steps) - len(missing)} with results in {args.results}')
     if args.list:
         print(*(step.title for step in missing.values()), sep='\n')
         return []
+    if args.anew:
+        for step in missing.values():
+            forget(step)
     missing = add_starts(missing)
 
     def keep(key: Key, result: Result) -> None:
         run, seed = key
-        if run.name not in records:
-            records[run.name] = Record(count(run, missing[key]), {})
-        records[run.name].results[seed] = result
+        old = records[run.name].results if run.name in records else {}
+        fresh = {s: r for s, r in old.items() if r.inputs == make_step(run, s, args).inputs}
+        records[run.name] = Record(count(run, missing[key]), fresh | {seed: result})
         write_records(args.results, records)
         print(f'{missing[key].title}: {describe(result)}', flush=True)
 
@@ -151,19 +164,20 @@ def find_all_regressions(steps: dict[Key, Step], args: argparse.Namespace) -> li
 
     def compare(key: Key, result: Result) -> None:
         run, seed = key
+        if run not in runs:  # a start of others
+            return
         texts = find_regressions(records, runs, run, result)
         print(f'{run.name}, seed {seed}: {describe(result)}', *texts, sep='\n', flush=True)
         if found.get(run, True):  # a run that was well once is only a start for others
             found[run] = texts
 
+    failures = []
     for seed in study.SEEDS[:2]:
         suspects = {
             (run, s): step for (run, s), step in steps.items() if s == seed and found.get(run, True)
         }
-        failures = make_queue(args).run(add_starts(suspects), compare)
-        if failures:
-            return failures
-    return [text for texts in found.values() for text in texts]
+        failures += make_queue(args).run(add_starts(suspects), compare)
+    return failures + [text for texts in found.values() for text in texts]
 
 
 def describe(result: Result) -> str:
@@ -178,20 +192,17 @@ def main() -> None:
     os.chdir(ROOT)
     if not study.DATA.is_file():
         raise UserError(f'there are no digit scenes in {study.DATA.parent}: run `make data` first')
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // args.workers)))
+    threads = 1 if args.cluster else max(1, (os.cpu_count() or 1) // args.workers)
+    os.environ.setdefault('OMP_NUM_THREADS', str(threads))
     tables = [table for table in study.read_tables() if table.regress or not args.regress]
     runs = [run for run in study.list_runs(tables) if args.only.search(run.name)]
     if not runs:
         raise UserError(f"no run has a name with '{args.only.pattern}'; --list shows them")
     seeds = study.SEEDS[:2] if args.regress else args.seeds
-    steps = {
-        (run, seed): run.make_step(seed, args.work_dir, follows_code=args.regress)
-        for run in runs
-        for seed in seeds
-    }
+    steps = {(run, seed): make_step(run, seed, args) for run in runs for seed in seeds}
     faults = (find_all_regressions if args.regress else study_all)(steps, args)
     if faults:
-        raise UserError('\n'.join(faults))
+        raise UserError('; '.join(faults))
 
 
 if __name__ == '__main__':

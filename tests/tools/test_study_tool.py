@@ -122,10 +122,58 @@ def test_a_failure_does_not_end_the_others(call, place, monkeypatch):
     monkeypatch.setenv('BROKEN', 'paca')
     with pytest.raises(UserError) as failure:
         call('--workers', '1')
-    lines = str(failure.value).splitlines()
+    lines = str(failure.value).split('; ')
     assert len(lines) == 3 and all('failed: error: no space left' in line for line in lines)
     records = study.read_records(place / 'results.json')
     assert list(records) == ['classifier/fcvit'] and len(records['classifier/fcvit'].results) == 3
+
+
+def test_what_starts_from_a_failure_is_not_trained(call, place, monkeypatch, capsys):
+    """Not even from a checkpoint that an older training left."""
+    only = '^(classifier|segmentor)/paca( pretrained)?$'
+    call('--seeds', '0', only='^classifier/paca$')
+    (place / 'data.json').write_text('{"seed": 1}')
+    monkeypatch.setenv('BROKEN', 'paca')
+    with pytest.raises(UserError, match='pretrained, seed 0: what it starts from failed'):
+        call('--seeds', '0', only='^segmentor/paca pretrained$')
+    assert [line.split()[1] for line in read_calls(place)] == 2 * ['configs/study/classifier.py']
+    assert 'classifier/paca, seed 0: ' in capsys.readouterr().out
+    monkeypatch.delenv('BROKEN')
+    call('--seeds', '0', only=only)
+    assert len(read_calls(place)) == 5  # the classifier, segmentors from scratch and from it
+
+
+def test_a_changed_classifier_is_trained_before_what_starts_from_it(call, place):
+    call('--seeds', '0', only='^classifier/paca$')
+    (place / 'data.json').write_text('{"seed": 1}')
+    call('--seeds', '0', only='^segmentor/paca pretrained$')
+    assert [line.split()[1] for line in read_calls(place)[1:]] == [
+        'configs/study/classifier.py',
+        'configs/study/segmentor.py',
+    ]
+
+
+def test_results_of_other_data_are_not_mixed(call, place):
+    call(only='^classifier/paca$')
+    (place / 'data.json').write_text('{"seed": 1}')
+    call('--seeds', '1', only='^classifier/paca$')
+    assert set(study.read_records(place / 'results.json')['classifier/paca'].results) == {1}
+
+
+def test_another_work_dir_is_no_other_run(call, place):
+    call('--seeds', '0', only='^segmentor/paca pretrained$')
+    shutil.move(place / 'work', place / 'moved')
+    call('--seeds', '0', '--work-dir', str(place / 'moved'), only='^segmentor/paca pretrained$')
+    assert len(read_calls(place)) == 2
+
+
+def test_anew(call, place, monkeypatch):
+    call('--seeds', '0', only='^classifier/paca$')
+    monkeypatch.setenv('VALUE', '0.7')
+    call('--seeds', '0', only='^classifier/paca$')
+    call('--seeds', '0', '--anew', only='^classifier/paca$')
+    assert study.read_records(place / 'results.json')['classifier/paca'].collect('top-1') == [0.7]
+    assert len(read_calls(place)) == 2
 
 
 def test_no_run_begins_when_time_is_over(call, place):
@@ -153,7 +201,7 @@ class TestRegress:
             monkeypatch.setenv('VALUE', value)
             with pytest.raises(UserError) as failure:
                 call('--regress', '--work-dir', str(place / value), only='^classifier')
-            lines = str(failure.value).splitlines()
+            lines = str(failure.value).split('; ')
             assert len(lines) == 4
             assert lines[0] == f'classifier/paca: top-1 is {value}0, not 0.510 +- 0.030'
 
@@ -167,6 +215,14 @@ class TestRegress:
         calls = read_calls(place)[measured:]
         assert [line.split()[0] for line in calls] == ['paca', 'fcvit'] * 2 + ['fcvit'] * 2
         assert ['seed_0' in line for line in calls] == [True] * 4 + [False] * 2
+
+    def test_without_the_classifiers(self, call, place, monkeypatch):
+        call(only='^segmentor/(paca|fcvit) pretrained$')
+        measured = len(read_calls(place))
+        monkeypatch.setenv('ODD', 'segmentor fcvit 0')
+        flags = ['--regress', '--work-dir', str(place / 'again')]
+        call(*flags, only='^segmentor/(paca|fcvit) pretrained$')
+        assert len(read_calls(place)) == measured + 6
 
     def test_without_results(self, measured, call, place):
         with pytest.raises(UserError, match="'detector/paca pretrained' has no results of seeds"):
