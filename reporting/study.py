@@ -21,7 +21,7 @@ alone moves a metric; a difference below the deviations says nothing, and none o
 happens on ImageNet, COCO or ADE20K.
 
 All networks have the same steps, learning rate and augmentations, which are those of the demo's
-PaCa-ViT, shortened. Cells are empty where nothing has been measured yet.
+PaCa-ViT, shortened. Not all has been measured yet: cells are empty, or means of fewer seeds.
 [classifier.py](../configs/study/classifier.py) sees 32,000 digits,
 [detector.py](../configs/study/detector.py) 2,000 scenes, and
 [segmentor.py](../configs/study/segmentor.py) 6,000. Figures are means over {seeds} seeds with their
