@@ -51,7 +51,7 @@ class Run:
     """
 
     config: str
-    backbone: str = 'paca'
+    backbone: str
     options: tuple[tuple[str, object], ...] = ()
     pretrained: bool = False
 
@@ -153,7 +153,7 @@ def read_row(entry: Mapping, row: Mapping) -> Iterator[Run]:
     )
     for config in [row['config']] if 'config' in row else entry['configs']:
         pretrained = entry.get('pretrained', False) and config != 'classifier'
-        yield Run(config, row.get('backbone', 'paca'), options, pretrained)
+        yield Run(config, row.get('backbone') or entry['backbone'], options, pretrained)
 
 
 def list_runs(tables: Iterable[Table]) -> list[Run]:

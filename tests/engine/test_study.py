@@ -113,7 +113,7 @@ class TestRecords:
     ])  # fmt: skip
     def test_beyond_three_deviations(self, value, is_fine, records):
         found = study.find_regressions(
-            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=value)
+            records, [Run('segmentor', 'paca')], Run('segmentor', 'paca'), make_result(mIoU=value)
         )
         assert len(found) == (not is_fine)
         if found:
@@ -123,7 +123,7 @@ class TestRecords:
         """Those of other runs of the config do not."""
         same = {seed: make_result(mIoU=0.5) for seed in study.SEEDS}
         records |= {'segmentor/fcvit': Record(Cost(1, 1), same), 'detector/msf': None}
-        runs = [Run('segmentor'), Run('segmentor', 'fcvit'), Run('detector', 'msf')]
+        runs = [Run('segmentor', 'paca'), Run('segmentor', 'fcvit'), Run('detector', 'msf')]
         for value, number in ((0.5 + 0.2, 0), (0.5 + 0.22, 1)):  # 3 * 0.1 / sqrt(2) = 0.212
             result = make_result(mIoU=value)
             assert len(study.find_regressions(records, runs, runs[1], result)) == number
@@ -132,14 +132,14 @@ class TestRecords:
         same = {seed: make_result(mIoU=0.5) for seed in study.SEEDS}
         records = {'segmentor/paca': Record(Cost(1, 1), same)}
         assert not study.find_regressions(
-            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=0.51)
+            records, [Run('segmentor', 'paca')], Run('segmentor', 'paca'), make_result(mIoU=0.51)
         )
         assert study.find_regressions(
-            records, [Run('segmentor')], Run('segmentor'), make_result(mIoU=0.52)
+            records, [Run('segmentor', 'paca')], Run('segmentor', 'paca'), make_result(mIoU=0.52)
         )
 
     def test_a_missing_seed(self, records):
         del records['segmentor/paca'].results[1]
-        for run in (Run('segmentor'), Run('detector')):
+        for run in (Run('segmentor', 'paca'), Run('detector', 'paca')):
             with pytest.raises(UserError, match='has no results of seeds'):
                 study.check_record(records, run)

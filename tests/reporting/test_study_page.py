@@ -13,7 +13,7 @@ TABLE = Table(
     'Families',
     'Which?',
     {
-        'PaCa-ViT': [Run('classifier'), Run('detector', pretrained=True)],
+        'PaCa-ViT': [Run('classifier', 'paca'), Run('detector', 'paca', pretrained=True)],
         'MSF': [Run('classifier', 'msf'), Run('detector', 'msf', pretrained=True)],
     },
 )
