@@ -2,8 +2,8 @@
 
 The model is built and run on the ``meta`` device, where tensors have shapes but no numbers, under
 PyTorch's own counter: convolutions, linear layers and every matrix product, fused attention too.
-Some ask their tensors for numbers, Mask2Former and many of timm's and MMPretrain's backbones: those
-run on the CPU, with attention taken apart.
+Some ask their tensors for numbers, Mask2Former and many of MMPretrain's backbones: those run on the
+CPU, with attention taken apart.
 """
 
 from __future__ import annotations

@@ -7,6 +7,14 @@ BACKBONE is a file of _base_, by default paca. Measured: docs/study.md.
 
 _base_ = ['../digits/upernet_paca_digits.py', '_base_/{{$BACKBONE:paca}}.py']
 class_weight = [0.15] + 10 * [1.0]  # sooner off the background than in the demo
+# What the heads of segmentor_*.py share.
+head = dict(
+    channels=32,
+    num_classes=11,
+    norm_cfg=dict(type='BN'),
+    align_corners=False,
+    loss_decode=dict(type='CrossEntropyLoss', class_weight=class_weight),
+)
 model = dict(
     backbone=dict(_delete_=True, **_base_.network),
     neck=_base_.pyramid or None,

@@ -9,15 +9,11 @@ _base_ = 'segmentor.py'
 model = dict(
     decode_head=dict(
         _delete_=True,
+        **_base_.head,
         type='FCNHead',
         in_channels=_base_.widths[2],
         in_index=2,
-        channels=32,
         num_convs=2,
-        num_classes=11,
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
-        loss_decode=_base_.model.decode_head.loss_decode,
     ),
     auxiliary_head=None,
 )

@@ -9,14 +9,10 @@ _base_ = 'segmentor.py'
 model = dict(
     decode_head=dict(
         _delete_=True,
+        **_base_.head,
         type='mmdense.PaCaSegHead',
         in_channels=_base_.widths,
         in_index=[0, 1, 2, 3],
-        channels=32,
-        num_classes=11,
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
-        loss_decode=_base_.model.decode_head.loss_decode,
     ),
     auxiliary_head=None,
 )

@@ -10,15 +10,11 @@ model = dict(
     neck=[dict(type='FPN', in_channels=_base_.widths, out_channels=32, num_outs=4)],
     decode_head=dict(
         _delete_=True,
+        **_base_.head,
         type='FPNHead',
         in_channels=[32] * 4,
         in_index=[0, 1, 2, 3],
         feature_strides=[4, 8, 16, 32],
-        channels=32,
-        num_classes=11,
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
-        loss_decode=_base_.model.decode_head.loss_decode,
     ),
     auxiliary_head=None,
 )

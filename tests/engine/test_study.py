@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load_config
 from mmengine.registry import MODELS
 
 from mmdense.engine import study
@@ -47,6 +47,12 @@ class TestTables:
             params[run.backbone] = sum(p.numel() for p in backbone.parameters())
         for name, number in params.items():
             assert number == pytest.approx(params['paca'], rel=0.1), name
+
+    def test_the_networks_of_the_demo(self):
+        """In whose words the study's PaCa-ViT is stated again: bases may not share keys."""
+        backbone = make(Run('classifier', 'paca')).read_config().model.backbone
+        demo = load_config('digits/paca_digits').model.backbone
+        assert backbone == demo
 
     def test_runs_of_several_tables_are_trained_once(self):
         names = [run.name for run in RUNS]

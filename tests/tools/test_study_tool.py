@@ -232,7 +232,7 @@ class TestRegress:
 
 @pytest.mark.parametrize('flags, message', [
     (['--only', 'nothing'], "no run has a name with 'nothing'"),
-    (['--cluster', 'none'], '--cluster'),
+    (['--cluster', 'none'], '--cluster needs submitit|--cluster none: '),
 ])  # fmt: skip
 def test_bad_input(flags, message, call, place):
     with pytest.raises(UserError, match=message):
