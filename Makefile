@@ -24,8 +24,9 @@ study: $(SCENES)
 	$(BIN)/python tools/study.py
 
 # The study's first seed of every family with the code as it is, beside the results in configs/study.
+# make regress FLAGS=--if-changed: unless that code was compared before
 regress: $(SCENES)
-	$(BIN)/python tools/study.py --regress
+	$(BIN)/python tools/study.py --regress $(FLAGS)
 
 $(SCENES): | env
 	$(BIN)/python data/digit_scenes.py --out $(dir $(SCENES))

@@ -1,17 +1,15 @@
-"""Which small networks the study trains, and what came of it.
+"""Which small networks the study trains.
 
 ``configs/study/tables.yml`` says what is compared with what. A run is one training of that: a
 config, a backbone, options of the network, a start, a seed. Runs that several tables have are
-trained once; ``configs/study/results.json`` keeps what came of each.
+trained once.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +18,12 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from ..data.digit_scenes import MARKER
-from ..errors import UserError
-from ..files import config_root, replacing
-from .steps import Result, Step
+from ..files import config_root
+from .steps import Step
 from .toolboxes import find_toolbox
 
 FOLDER = Path('configs/study')
 DATA = Path('data/digit_scenes', MARKER)
-RESULTS = 'results.json'
 SEEDS = (0, 1, 2)
 TITLES = {  # metrics by their keys in mmengine's log
     'accuracy/top1': 'top-1',
@@ -35,8 +31,6 @@ TITLES = {  # metrics by their keys in mmengine's log
     'coco/segm_mAP': 'mask AP',
     'mIoU': 'mIoU',
 }
-TOLERANCE = 3  # standard deviations
-LEAST_DEVIATION = 0.005
 
 
 @dataclass(frozen=True)
@@ -161,95 +155,3 @@ def list_runs(tables: Iterable[Table]) -> list[Run]:
     runs = {run: None for table in tables for row in table.rows.values() for run in row}
     first = {run.classifier: None for run in runs if run.classifier}
     return list(first | runs)
-
-
-class Cost(NamedTuple):
-    """Parameters and multiply-accumulates of a run's backbone, on an image of its data."""
-
-    params: int
-    macs: int
-
-
-class Record(NamedTuple):
-    """What came of a run: its cost, and a result for each seed."""
-
-    cost: Cost
-    results: dict[int, Result]
-
-    def collect(self, metric: str) -> list[float]:
-        """A metric of each seed."""
-        return [result.metrics[metric] for result in self.results.values()]
-
-    def summarize(self, metric: str) -> tuple[float, float]:
-        """Mean and standard deviation of a metric over the seeds; NaN of one seed."""
-        values = self.collect(metric)
-        return statistics.mean(values), statistics.stdev(values) if values[1:] else math.nan
-
-    def describe(self, metric: str) -> str:
-        """Mean and deviation of a metric; of one seed, what it is."""
-        mean, deviation = self.summarize(metric)
-        return f'{mean:.3f}' if math.isnan(deviation) else f'{mean:.3f} ± {deviation:.3f}'
-
-
-Records = dict[str, Record]
-
-
-def read_records(path: Path) -> Records:
-    """What was measured, by the names of runs; nothing where there is no such file.
-
-    Raises:
-        UserError: When the file is none of the study's.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        return {
-            name: Record(
-                Cost(entry['params'], entry['macs']),
-                {int(seed): Result(**result) for seed, result in entry['seeds'].items()},
-            )
-            for name, entry in json.loads(path.read_text()).items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"'{path}' holds no results of a study; move it away") from error
-
-
-def write_records(path: Path, records: Records) -> None:
-    """The file of results, whole or not at all.
-
-    Raises:
-        UserError: When it cannot be written.
-    """
-    content = {
-        name: dict(
-            **record.cost._asdict(),
-            seeds={seed: result._asdict() for seed, result in sorted(record.results.items())},
-        )
-        for name, record in sorted(records.items())
-    }
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=1) + '\n')
-
-
-def check_record(records: Records, run: Run) -> None:
-    """Raise :class:`UserError` unless a run has a result of each seed."""
-    if run.name not in records or set(SEEDS) - set(records[run.name].results):
-        raise UserError(f"'{run.name}' has no results of seeds {SEEDS}: run tools/study.py first")
-
-
-def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Result) -> list[str]:
-    """The metrics of a new result that are not what the results let expect, in words.
-
-    Three seeds may agree by chance: the deviation is that of the run or, where it is larger, what
-    the ``runs`` with the same config have on average.
-    """
-    peers = [records[peer.name] for peer in runs if peer.config == run.config]
-    found = []
-    for metric, value in result.metrics.items():
-        mean, deviation = records[run.name].summarize(metric)
-        variances = [peer.summarize(metric)[1] ** 2 for peer in peers]
-        common = math.sqrt(statistics.mean(variances))
-        limit = TOLERANCE * max(deviation, common, LEAST_DEVIATION)
-        if not abs(value - mean) <= limit:
-            found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')
-    return found

@@ -15,7 +15,8 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from tqdm import tqdm
 
-from ..engine.study import RESULTS, list_runs, read_records, read_tables
+from ..engine.study import list_runs, read_tables
+from ..engine.study_results import RESULTS, read_records
 from ..families import FAMILIES
 from ..files import config_root
 from ..serialization.published import SCHEME, find_row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from ..engine.study import SEEDS, Record, Records, Run, Table, get_facts
+from ..engine.study import SEEDS, Run, Table, get_facts
+from ..engine.study_results import Record, Records
 
 INTRODUCTION = """\
 # Small networks, measured here
@@ -26,8 +26,9 @@ PaCa-ViT, shortened. Not all has been measured yet: cells are empty, or means of
 [detector.py](../configs/study/detector.py) 2,000 scenes, and
 [segmentor.py](../configs/study/segmentor.py) 6,000. Figures are means over {seeds} seeds with their
 standard deviations; parameters and multiply-accumulates (MACs) are the backbone's, on one picture
-of 48 x 48 for classifiers and of 128 x 128 else. Core seconds, what two cores would share, and
-the most memory (MiB) of its main process are those of a whole run, start and evaluation included.
+of 48 x 48 for classifiers and of 128 x 128 else. Core seconds (of the quickest seed, since
+machines are shared) and the most memory (MiB) of its main process are those of a whole run, start
+and evaluation included.
 `make regress` trains the first seed of the families anew and compares.
 
 ![What networks reach by what they cost](images/study.png)"""
@@ -56,8 +57,8 @@ def write_table(table: Table, records: Records) -> str:
                 f'{known[0].cost.params / 1e6:.2f} M' if known else '',
                 ' / '.join(f'{record.cost.macs / 1e6:.0f} M' for record in known),
                 *(cell for run, record in zip(runs, found) for cell in list_metrics(run, record)),
-                ' / '.join(f'{average(record, "core_seconds"):.0f}' for record in known),
-                ' / '.join(f'{average(record, "memory"):.0f}' for record in known),
+                ' / '.join(f'{fastest(record):.0f}' for record in known),
+                ' / '.join(f'{largest(record):.0f}' for record in known),
             ]
         )
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
@@ -69,9 +70,14 @@ def list_metrics(run: Run, record: Record | None) -> Iterator[str]:
         yield '' if record is None else record.describe(metric)
 
 
-def average(record: Record, field: str) -> float:
-    """A figure of the results over the seeds."""
-    return statistics.mean(getattr(result, field) for result in record.results.values())
+def fastest(record: Record) -> float:
+    """The least core seconds of the seeds: what others did on the machine only adds to them."""
+    return min(result.core_seconds for result in record.results.values())
+
+
+def largest(record: Record) -> int:
+    """The most MiB of the seeds."""
+    return max(result.memory for result in record.results.values())
 
 
 def draw_costs(tables: Sequence[Table], records: Records) -> Figure:
@@ -92,9 +98,7 @@ def draw_costs(tables: Sequence[Table], records: Records) -> Figure:
             if record is None or metric not in get_facts(run.config).metrics:
                 continue
             mean, deviation = record.summarize(metric)
-            for axes, cost in zip(
-                column, (record.cost.macs / 1e6, average(record, 'core_seconds'))
-            ):
+            for axes, cost in zip(column, (record.cost.macs / 1e6, fastest(record))):
                 axes.errorbar(
                     cost, mean, deviation, fmt='o', capsize=3, color=colours[name], label=name
                 )

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -23,24 +24,19 @@ from mmengine.logging import MMLogger
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch, study
 from mmdense.engine.step_queue import Queue
-from mmdense.engine.steps import Result, Step, forget
-from mmdense.engine.study import (
-    Cost,
-    Record,
-    Run,
-    check_record,
-    find_regressions,
-    read_records,
-    write_records,
-)
+from mmdense.engine.steps import Step, forget
+from mmdense.engine.study import Run
+from mmdense.engine.study_results import RESULTS, Cost
+from mmdense.engine.study_training import Study, hash_code
 from mmdense.errors import UserError
+from mmdense.files import replacing
 from mmdense.inference.flops import measure
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPARED = study.FOLDER / 'compared.txt'  # the code that was last as good as the results
 SIDES = {'classifier': 48}  # of the pictures; others are scenes
 SCENE = 128
 COMMAND = (sys.executable, 'tools/train.py')
-Key = tuple[Run, int]  # with its seed
 
 
 def resolve(path: str) -> Path:
@@ -53,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--results',
         type=resolve,
-        default=ROOT / study.FOLDER / study.RESULTS,
+        default=ROOT / study.FOLDER / RESULTS,
         help='the file that gets them (default: %(default)s)',
     )
     parser.add_argument('--only', default='', metavar='REGEX', help='of the names of runs')
@@ -83,11 +79,18 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="only train the families' first seed with today's code, and compare",
     )
+    parser.add_argument(
+        '--if-changed',
+        action='store_true',
+        help=f'with --regress: unless the code is that of the last comparison ({COMPARED})',
+    )
     args = parser.parse_args()
     if args.workers < 1:
         parser.error('--workers must be at least 1')
     if args.list and args.regress:
         parser.error('--list does not go with --regress')
+    if args.if_changed and not args.regress:
+        parser.error('--if-changed goes with --regress')
     if args.work_dir is None:
         args.work_dir = Path('work_dirs', 'regress' if args.regress else 'study')
     try:
@@ -97,16 +100,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def make_step(run: Run, seed: int, args: argparse.Namespace) -> Step:
-    """A run's training."""
-    return run.make_step(seed, args.work_dir, follows_code=args.regress)
-
-
-def make_queue(args: argparse.Namespace) -> Queue:
-    """What runs the trainings."""
-    return Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours)
-
-
 def count(run: Run, step: Step) -> Cost:
     """Of a run's backbone."""
     cfg = step.read_config()
@@ -114,76 +107,31 @@ def count(run: Run, step: Step) -> Cost:
     return Cost(*measure(cfg, (SIDES.get(run.config, SCENE),) * 2).parts['backbone'])
 
 
-def add_starts(steps: dict[Key, Step]) -> dict[Key, Step]:
-    """Steps, and those whose checkpoints they start from: what is done already is kept."""
-    starts = {
-        (run.classifier, seed): step.needs for (run, seed), step in steps.items() if step.needs
-    }
-    return steps | starts
-
-
-def study_all(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
-    """Train what has no result, or an older one, into the file of results."""
-    records = read_records(args.results)
-
-    def is_known(key: Key) -> bool:
-        run, seed = key
-        result = records[run.name].results.get(seed) if run.name in records else None
-        return result is not None and result.inputs == steps[key].inputs
-
-    missing = {key: step for key, step in steps.items() if args.anew or not is_known(key)}
-    print(f'{len(steps)} runs, {len(steps) - len(missing)} with results in {args.results}')
+def train(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
+    """What has no result yet; what failed."""
+    keys = [(run, seed) for run in runs for seed in args.seeds]
+    missing = [key for key in keys if args.anew or not plan.is_known(*key)]
+    print(f'{len(keys)} runs, {len(keys) - len(missing)} with results in {args.results}')
+    steps = [plan.make_step(*key) for key in missing]
     if args.list:
-        print(*(step.title for step in missing.values()), sep='\n')
+        print(*(step.title for step in steps), sep='\n')
         return []
-    if args.anew:
-        for step in missing.values():
-            forget(step)
-    missing = add_starts(missing)
-
-    def keep(key: Key, result: Result) -> None:
-        run, seed = key
-        old = records[run.name].results if run.name in records else {}
-        fresh = {s: r for s, r in old.items() if r.inputs == make_step(run, s, args).inputs}
-        records[run.name] = Record(count(run, missing[key]), fresh | {seed: result})
-        write_records(args.results, records)
-        print(f'{missing[key].title}: {describe(result)}', flush=True)
-
-    return make_queue(args).run(missing, keep)
+    for step in steps if args.anew else []:
+        forget(step)
+    return plan.train(missing, count)
 
 
-def find_all_regressions(steps: dict[Key, Step], args: argparse.Namespace) -> list[str]:
-    """Train with today's code; what is not as the results let expect, with two seeds in a row.
-
-    With other kernels a seed is another one, and one of many may lie far out by chance.
-    """
-    records, found = read_records(args.results), {}
-    runs = list(dict.fromkeys(run for run, _ in steps))
-    for run in runs:
-        check_record(records, run)
-
-    def compare(key: Key, result: Result) -> None:
-        run, seed = key
-        if run not in runs:  # a start of others
-            return
-        texts = find_regressions(records, runs, run, result)
-        print(f'{run.name}, seed {seed}: {describe(result)}', *texts, sep='\n', flush=True)
-        if found.get(run, True):  # a run that was well once is only a start for others
-            found[run] = texts
-
-    failures = []
-    for seed in study.SEEDS[:2]:
-        suspects = {
-            (run, s): step for (run, s), step in steps.items() if s == seed and found.get(run, True)
-        }
-        failures += make_queue(args).run(add_starts(suspects), compare)
-    return failures + [text for texts in found.values() for text in texts]
-
-
-def describe(result: Result) -> str:
-    """Metrics and cost in a line."""
-    metrics = ', '.join(f'{metric} {value:.3f}' for metric, value in result.metrics.items())
-    return f'{metrics} ({result.core_seconds:.0f} core seconds, {result.memory} MiB)'
+def compare(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
+    """With today's code; what is not as it was."""
+    code = hash_code() + '\n'
+    if args.if_changed and COMPARED.is_file() and COMPARED.read_text() == code:
+        print(f'the code is that of the last comparison ({COMPARED})')
+        return []
+    found = plan.compare(runs)
+    if not found and not args.only.pattern:
+        with replacing(COMPARED) as part:
+            part.write_text(code)
+    return found
 
 
 def main() -> None:
@@ -198,9 +146,12 @@ def main() -> None:
     runs = [run for run in study.list_runs(tables) if args.only.search(run.name)]
     if not runs:
         raise UserError(f"no run has a name with '{args.only.pattern}'; --list shows them")
-    seeds = study.SEEDS[:2] if args.regress else args.seeds
-    steps = {(run, seed): make_step(run, seed, args) for run in runs for seed in seeds}
-    faults = (find_all_regressions if args.regress else study_all)(steps, args)
+    plan = Study(
+        partial(Run.make_step, work_dir=args.work_dir, follows_code=args.regress),
+        Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours),
+        args.results,
+    )
+    faults = (compare if args.regress else train)(plan, runs, args)
     if faults:
         raise UserError('; '.join(faults))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmdense.engine import study
+from mmdense.engine.study_results import read_records
 from mmdense.errors import UserError
 from mmdense.tools import study as tool
 
@@ -49,6 +50,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / 'data.json').write_text('{"seed": 0}')
     monkeypatch.setenv('CALLS', str(tmp_path / 'calls'))
     monkeypatch.setattr(tool, 'COMMAND', (sys.executable, str(tmp_path / 'train.py')))
+    monkeypatch.setattr(tool, 'COMPARED', tmp_path / 'compared.txt')
     monkeypatch.setattr(study, 'DATA', tmp_path / 'data.json')
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -73,7 +75,7 @@ def read_calls(place: Path) -> list[str]:
 
 def test_every_seed_of_every_run_has_a_result(call, place):
     call()
-    records = study.read_records(place / 'results.json')
+    records = read_records(place / 'results.json')
     assert set(records) == {'classifier/paca', 'classifier/fcvit'}
     for record in records.values():
         assert record.collect('top-1') == [0.5, 0.51, 0.52]
@@ -124,7 +126,7 @@ def test_a_failure_does_not_end_the_others(call, place, monkeypatch):
         call('--workers', '1')
     lines = str(failure.value).split('; ')
     assert len(lines) == 3 and all('failed: error: no space left' in line for line in lines)
-    records = study.read_records(place / 'results.json')
+    records = read_records(place / 'results.json')
     assert list(records) == ['classifier/fcvit'] and len(records['classifier/fcvit'].results) == 3
 
 
@@ -157,7 +159,7 @@ def test_results_of_other_data_are_not_mixed(call, place):
     call(only='^classifier/paca$')
     (place / 'data.json').write_text('{"seed": 1}')
     call('--seeds', '1', only='^classifier/paca$')
-    assert set(study.read_records(place / 'results.json')['classifier/paca'].results) == {1}
+    assert set(read_records(place / 'results.json')['classifier/paca'].results) == {1}
 
 
 def test_another_work_dir_is_no_other_run(call, place):
@@ -172,7 +174,7 @@ def test_anew(call, place, monkeypatch):
     monkeypatch.setenv('VALUE', '0.7')
     call('--seeds', '0', only='^classifier/paca$')
     call('--seeds', '0', '--anew', only='^classifier/paca$')
-    assert study.read_records(place / 'results.json')['classifier/paca'].collect('top-1') == [0.7]
+    assert read_records(place / 'results.json')['classifier/paca'].collect('top-1') == [0.7]
     assert len(read_calls(place)) == 2
 
 
@@ -224,6 +226,25 @@ class TestRegress:
         call(*flags, only='^segmentor/(paca|fcvit) pretrained$')
         assert len(read_calls(place)) == measured + 6
 
+    def test_only_where_the_code_has_changed(self, call, place, monkeypatch):
+        call(only=f'^[a-z]+/({"|".join(FAMILIES)})( pretrained)?$')
+
+        def count_calls(number: int, *flags: str, only: str = '') -> int:
+            before = len(read_calls(place))
+            folder = str(place / f'again{number}')
+            call('--regress', '--if-changed', '--work-dir', folder, *flags, only=only)
+            return len(read_calls(place)) - before
+
+        assert count_calls(0, only='^classifier/paca$') == 1  # of a part, nothing is noted
+        monkeypatch.setenv('VALUE', '0.1')
+        with pytest.raises(UserError, match='top-1 is 0'):
+            count_calls(1)
+        monkeypatch.delenv('VALUE')
+        assert count_calls(2) == 12
+        assert count_calls(3) == 0
+        monkeypatch.setattr(tool, 'hash_code', lambda: 'other')
+        assert count_calls(4) == 12
+
     def test_without_results(self, measured, call, place):
         with pytest.raises(UserError, match="'detector/paca pretrained' has no results of seeds"):
             call('--regress', '--work-dir', str(place / 'again'), only='detector/paca')
@@ -240,7 +261,9 @@ def test_bad_input(flags, message, call, place):
     assert not (place / 'results.json').exists()
 
 
-@pytest.mark.parametrize('flags', [['--only', '('], ['--workers', '0'], ['--seeds', 'a']])
+@pytest.mark.parametrize(
+    'flags', [['--only', '('], ['--workers', '0'], ['--seeds', 'a'], ['--if-changed']]
+)
 def test_bad_flags(flags, call, capsys):
     with pytest.raises(SystemExit) as end:
         call(*flags)
@@ -280,7 +303,7 @@ def test_a_killed_study_goes_on(call, place, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     call('--seeds', '0', '1', only='^classifier/paca$')
-    assert study.read_records(place / 'results.json')['classifier/paca'].collect('top-1') == [
+    assert read_records(place / 'results.json')['classifier/paca'].collect('top-1') == [
         0.5,
         0.51,
     ]

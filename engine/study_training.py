@@ -1,0 +1,114 @@
+"""Training the study's runs: into the file of results, or with today's code to compare with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .step_queue import Queue
+from .steps import Result, Step, list_code
+from .study import SEEDS, Run
+from .study_results import (
+    Cost,
+    Record,
+    Records,
+    check_record,
+    find_regressions,
+    read_records,
+    write_records,
+)
+
+Key = tuple[Run, int]  # with its seed
+
+
+@dataclass
+class Study:
+    """Trains runs by their seeds.
+
+    Args:
+        make_step: The training of a run with a seed.
+        queue: What runs trainings.
+        file: Of the results.
+    """
+
+    make_step: Callable[[Run, int], Step]
+    queue: Queue
+    file: Path
+    records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.records = read_records(self.file)
+
+    def is_known(self, run: Run, seed: int) -> bool:
+        """Whether the file has a result of this config, data and weights."""
+        results = self.records[run.name].results if run.name in self.records else {}
+        return seed in results and results[seed].inputs == self.make_step(run, seed).inputs
+
+    def train(self, keys: Sequence[Key], count: Callable[[Run, Step], Cost]) -> list[str]:
+        """Train runs into the file of results: one by one, so that a study that was ended goes on.
+
+        Args:
+            keys: What to train.
+            count: Parameters and MACs of a run.
+
+        Returns:
+            What failed.
+        """
+
+        def keep(run: Run, seed: int, step: Step, result: Result) -> None:
+            old = self.records[run.name].results if run.name in self.records else {}
+            known = {s: r for s, r in old.items() if s != seed and self.is_known(run, s)}
+            self.records[run.name] = Record(count(run, step), known | {seed: result})
+            write_records(self.file, self.records)
+            print(f'{step.title}: {describe(result)}', flush=True)
+
+        return self._run(keys, keep)
+
+    def compare(self, runs: Sequence[Run]) -> list[str]:
+        """Train runs, with one seed or two, and say what is not as the results let expect.
+
+        With other kernels a seed is another one, and one of many metrics may lie far out by chance:
+        a run fails with two seeds in a row.
+
+        Raises:
+            UserError: When a run has no results to compare with.
+        """
+        for run in runs:
+            check_record(self.records, run)
+        found: dict[Run, list[str]] = {}
+
+        def judge(run: Run, seed: int, step: Step, result: Result) -> None:
+            if run not in runs:  # a start of others
+                return
+            texts = find_regressions(self.records, runs, run, result)
+            print(f'{step.title}: {describe(result)}', *texts, sep='\n', flush=True)
+            if found.get(run, True):  # a run that was well once is only a start for others
+                found[run] = texts
+
+        failures = []
+        for seed in SEEDS[:2]:
+            failures += self._run([(run, seed) for run in runs if found.get(run, True)], judge)
+        return failures + [text for texts in found.values() for text in texts]
+
+    def _run(
+        self, keys: Sequence[Key], keep: Callable[[Run, int, Step, Result], None]
+    ) -> list[str]:
+        """Run trainings, and those that they start from: what is done already is kept."""
+        steps = {key: self.make_step(*key) for key in keys}
+        for run, seed in keys:
+            if run.classifier:
+                steps[run.classifier, seed] = self.make_step(run.classifier, seed)
+        return self.queue.run(steps, lambda key, result: keep(*key, steps[key], result))
+
+
+def describe(result: Result) -> str:
+    """Metrics and cost in a line."""
+    metrics = ', '.join(f'{metric} {value:.3f}' for metric, value in result.metrics.items())
+    return f'{metrics} ({result.core_seconds:.0f} core seconds, {result.memory} MiB)'
+
+
+def hash_code() -> str:
+    """Of what a training depends on in this package."""
+    return hashlib.sha256(b'\0'.join(path.read_bytes() for path in list_code())).hexdigest()
