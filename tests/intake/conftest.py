@@ -44,3 +44,9 @@ def own(scenes, tmp_path) -> Callable[[str], Path]:
         return tmp_path / 'shapes'
 
     return make
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch) -> None:
+    """Work dirs are made in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)

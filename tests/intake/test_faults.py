@@ -1,117 +1,47 @@
-"""Faults of every kind, each planted into a sound folder; and the copies that --fix writes."""
+"""Faults of every kind, each planted into a sound folder."""
 
 import json
 import math
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
-from makers import MAKERS, get_coco, name, write
-from PIL import Image
+from edits import (
+    TRAIN,
+    both,
+    copy,
+    cut,
+    drop_every,
+    edit,
+    first,
+    paint,
+    remove,
+    save_again,
+    shrink,
+    text,
+    turn,
+)
+from makers import get_coco
 
 from mmdense.intake.copying import write_copy
 from mmdense.intake.examining import examine
-from mmdense.intake.faults import count_classes, stops
+from mmdense.intake.faults import stops
 from mmdense.intake.kinds import KINDS
 from mmdense.intake.mending import mend
 
-TRAIN = 'annotations/instances_train.json'
-
-
-def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
-    """Change the json of the training data."""
-
-    def plant(root: Path) -> None:
-        content = json.loads((root / TRAIN).read_text())
-        change(content)
-        (root / TRAIN).write_text(json.dumps(content))
-
-    return plant
-
-
-def first(**changes: object) -> Callable[[Path], None]:
-    """Change the json's first annotation, 'annotation 1'."""
-    return edit(lambda content: content['annotations'][0].update(changes))
-
-
-def text(file: str, content: str) -> Callable[[Path], None]:
-    return lambda root: write(root / file, content)
-
-
-def remove(file: str) -> Callable[[Path], None]:
-    return lambda root: (root / file).unlink()
-
-
-def cut(file: str, size: int) -> Callable[[Path], None]:
-    return lambda root: (root / file).write_bytes((root / file).read_bytes()[:size])
-
-
-def copy(source: str, target: str) -> Callable[[Path], None]:
-    return lambda root: shutil.copy(root / source, root / target)
-
-
-def save_again(source: str, target: str, orientation: int = 1) -> Callable[[Path], None]:
-    """As a JPEG, with EXIF data."""
-
-    def plant(root: Path) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        with Image.open(root / source) as image:
-            image.convert('RGB').save(root / target, quality=95, exif=exif)
-
-    return plant
-
-
-def turn(root: Path) -> None:
-    """The first picture is a JPEG that EXIF data turn by 90 degrees."""
-    save_again('images/train/000.png', 'images/train/000.jpg', 6)(root)
-    edit(lambda content: content['images'][0].update(file_name='000.jpg'))(root)
-
-
-def paint(file: str, value: int) -> Callable[[Path], None]:
-    """A corner of a mask gets a value."""
-
-    def plant(root: Path) -> None:
-        mask = np.asarray(Image.open(root / file)).copy()
-        mask[:4, :4] = value
-        Image.fromarray(mask).save(root / file)
-
-    return plant
-
-
-def shrink(file: str) -> Callable[[Path], None]:
-    def plant(root: Path) -> None:
-        mask = np.asarray(Image.open(root / file))
-        Image.fromarray(mask[:-1]).save(root / file)
-
-    return plant
-
-
-def drop_every(label: int, split: str) -> Callable[[Path], None]:
-    def plant(root: Path) -> None:
-        path = root / f'annotations/instances_{split}.json'
-        content = json.loads(path.read_text())
-        kept = [a for a in content['annotations'] if a['category_id'] != label + 1]
-        path.write_text(json.dumps(dict(content, annotations=kept)))
-
-    return plant
-
-
-def both(*plants: Callable[[Path], None]) -> Callable[[Path], None]:
-    def plant(root: Path) -> None:
-        for each in plants:
-            each(root)
-
-    return plant
-
-
 A = f'{TRAIN}: annotation 1'
+
+
 RLE = dict(size=[64, 96], counts=[0, 64 * 96])
+
+
 LINE = 'labels/train/000.txt'
+
+
 XML = 'Annotations/000.xml'
+
+
 MASK = 'masks/train/000.png'
+
+
 # kind, maker, what is planted, where it is found, part of the text
 FAULTS = [
     ('malformed file', 'coco', cut(TRAIN, 900), TRAIN, 'no json'),
@@ -417,6 +347,8 @@ FAULTS = [
         "looks like train 'train/kite/000.png'",
     ),
 ]
+
+
 IDS = [f'{i}-{kind}' for i, (kind, *_) in enumerate(FAULTS)]
 
 
@@ -447,105 +379,5 @@ COUNTED = (  # what any copy mends, since it counts ids anew
 )
 
 
-UNNAMED = (('masks', 'classes.txt'), ('colours', 'labels.txt'))  # without their text of classes
-
-
-@pytest.mark.parametrize('maker, unnamed', [*((maker, '') for maker in MAKERS), *UNNAMED])
-def test_copies_of_sound_folders_have_the_same(maker, unnamed, own, tmp_path):
-    """Also of masks whose classes no text names."""
-    root = own(maker)
-    if unnamed:
-        (root / unnamed).unlink()
-    examination = examine(root)
-    folder, said = mend(examination, in_place=False)
-    write_copy(folder, examination.pictures, tmp_path / 'mended')
-    again = examine(tmp_path / 'mended')
-    assert not said and not stops(again.faults), again.faults[:5]
-    assert (again.folder.classes, again.folder.task) == (folder.classes, folder.task)
-    for split, samples in folder.splits.items():
-        assert count_classes(again.folder, again.folder.splits[split]) == count_classes(
-            folder, samples
-        )
-
-
 def test_every_kind_is_planted():
     assert {kind for kind, *_ in FAULTS} == KINDS.keys()
-
-
-@pytest.mark.parametrize('turned_back', [True, False])
-def test_turned_pictures_are_mended_as_they_were_annotated(turned_back, own, tmp_path, scenes):
-    """Where sizes are those of the stored pixels, the pixels stay; else they are turned."""
-    root = own('coco')
-    turn(root)
-    if turned_back:
-        edit(lambda c: c['images'][0].update(width=64, height=96))(root)
-        edit(lambda c: [a.update(bbox=[9, 9, 9, 9]) for a in c['annotations'][:2]])(root)
-    examination = examine(root)
-    folder, _ = mend(examination, in_place=False)
-    write_copy(folder, examination.pictures, tmp_path / 'mended')
-    with Image.open(tmp_path / 'mended' / 'images' / 'train' / '000.jpg') as image:
-        assert image.getexif().get(0x0112, 1) == 1
-        pixels = np.asarray(image).astype(int)
-    wanted = np.rot90(scenes[0].picture, -1) if turned_back else scenes[0].picture
-    assert pixels.shape == wanted.shape
-    assert np.abs(pixels - wanted).mean() < 6
-
-
-def test_boxes_are_clipped_and_sound_objects_stay(own, tmp_path):
-    root = own('yolo inside splits')
-    write(root / 'train/labels/000.txt', '0 0 .5 .5 .5\n1 .5 .5 .2 .2\n1 3 3 .1 .1\n')
-    examination = examine(root)
-    folder, said = mend(examination, in_place=False)
-    boxes = [instance.box for instance in folder.splits['train'][0].instances]
-    np.testing.assert_allclose(boxes, [[0, 16, 24, 32], [38.4, 25.6, 19.2, 12.8]])
-    assert said == [
-        '1 boxes and polygons clipped to their picture',
-        '1 objects dropped: box outside',
-    ]
-
-
-def test_categories_of_one_name_do_not_stop_where_one_is_idle(own):
-    root = own('coco')
-    edit(lambda c: c['categories'].insert(0, dict(id=0, name='kite')))(root)
-    examination = examine(root)
-    assert {fault.kind for fault in examination.faults} == {'idle category'}
-    assert examination.folder.classes == ['kite', 'square', 'wedge']
-
-
-def test_pictures_that_share_an_id_are_left_out(own):
-    """Nothing says which of them an annotation is of."""
-    root = own('coco')
-    edit(lambda c: c['images'][1].update(id=0))(root)
-    folder, said = mend(examine(root), in_place=False)
-    found = {sample.picture.name for sample in folder.splits['train']}
-    assert found == {name(i) for i in range(2, 12)}
-    assert '1 annotations left out: double image id' in said
-
-
-@pytest.mark.parametrize('again, objects, lines', [('000.png', 2, []), ('copy.png', 1, [1])])
-def test_objects_of_equal_pictures_are_joined_or_counted(again, objects, lines, own):
-    """Some tools write an image for each object."""
-    root = own('coco')
-    copy('images/train/000.png', 'images/train/copy.png')(root)
-
-    def plant(content: dict) -> None:
-        content['images'].append(dict(content['images'][0], id=900, file_name=again))
-        content['annotations'][1]['image_id'] = 900
-
-    edit(plant)(root)
-    folder, said = mend(examine(root), in_place=False)
-    kept = [s for s in folder.splits['train'] if s.picture.name == '000.png']
-    assert [len(sample.instances) for sample in kept] == [objects]
-    lost = [f'{number} objects left out with pictures that equal others' for number in lines]
-    assert said == [*lost, '1 pictures left out: duplicate']
-
-
-def test_plain_backgrounds_are_not_alike(tmp_path):
-    """Pictures of one colour but for an object that is elsewhere."""
-    for i in range(4):
-        picture = np.full((64, 96, 3), 200, np.uint8)
-        picture[20:40, 10 + 20 * i : 25 + 20 * i] = 30
-        path = tmp_path / ('kite' if i % 2 else 'wedge') / name(i)
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path)
-    assert examine(tmp_path).faults == []
