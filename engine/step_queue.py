@@ -103,7 +103,7 @@ def get_result(job: Future) -> Result | str:
     try:
         return job.result()
     except Exception as error:
-        return last_line(error)
+        return f'{type(error).__name__}: {last_line(error)}'
 
 
 def try_step(step: Step, command: Sequence[str], deadline: float) -> Result | str:

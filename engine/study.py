@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Run:
         return Step(
             title=f'{self.name}, seed {seed}',
             config=FOLDER / f'{self.config}.py',
-            folder=work_dir / self.name.replace(' ', '_').replace('"', '') / f'seed_{seed}',
+            folder=work_dir / re.sub(r'[^\w/]+', '-', self.name).strip('-') / f'seed_{seed}',
             metrics=get_facts(self.config).metrics,
             data=(DATA,),
             needs=needs,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..errors import UserError
 from ..files import replacing
 from .steps import Result
-from .study import SEEDS, Run
+from .study import Run
 
 RESULTS = 'results.json'
 TOLERANCE = 3  # standard deviations
@@ -20,7 +20,8 @@ LEAST_DEVIATION = 0.005
 
 
 class Cost(NamedTuple):
-    """Parameters and multiply-accumulates of a run's backbone, on an image of its data."""
+    """Parameters of a run's backbone; multiply-accumulates of the whole model on an image of its
+    data."""
 
     params: int
     macs: int
@@ -87,24 +88,17 @@ def write_records(path: Path, records: Records) -> None:
         part.write_text(json.dumps(content, indent=1) + '\n')
 
 
-def check_record(records: Records, run: Run) -> None:
-    """Raise :class:`UserError` unless a run has a result of each seed."""
-    if run.name not in records or set(SEEDS) - set(records[run.name].results):
-        raise UserError(f"'{run.name}' has no results of seeds {SEEDS}: run tools/study.py first")
-
-
 def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Result) -> list[str]:
     """The metrics of a new result that are not what the results let expect, in words.
 
     Three seeds may agree by chance: the deviation is that of the run or, where it is larger, what
-    the ``runs`` with the same config have on average.
+    half of the ``runs`` with the same config have.
     """
     peers = [records[peer.name] for peer in runs if peer.config == run.config]
     found = []
     for metric, value in result.metrics.items():
         mean, deviation = records[run.name].summarize(metric)
-        variances = [peer.summarize(metric)[1] ** 2 for peer in peers]
-        common = math.sqrt(statistics.mean(variances))
+        common = statistics.median(peer.summarize(metric)[1] for peer in peers)
         limit = TOLERANCE * max(deviation, common, LEAST_DEVIATION)
         if not abs(value - mean) <= limit:
             found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import UserError
 from .step_queue import Queue
-from .steps import Result, Step, list_code
+from .steps import Result, Step
 from .study import SEEDS, Run
 from .study_results import (
     Cost,
     Record,
     Records,
-    check_record,
     find_regressions,
     read_records,
     write_records,
@@ -28,14 +28,16 @@ class Study:
     """Trains runs by their seeds.
 
     Args:
-        make_step: The training of a run with a seed.
         queue: What runs trainings.
         file: Of the results.
+        work_dir: The folder that theirs lie in.
+        follows_code: Whether to train again when this package's code has changed.
     """
 
-    make_step: Callable[[Run, int], Step]
     queue: Queue
     file: Path
+    work_dir: Path
+    follows_code: bool = False
     records: Records = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,8 +45,16 @@ class Study:
 
     def is_known(self, run: Run, seed: int) -> bool:
         """Whether the file has a result of this config, data and weights."""
-        results = self.records[run.name].results if run.name in self.records else {}
-        return seed in results and results[seed].inputs == self.make_step(run, seed).inputs
+        results = self._find(run)
+        step = run.make_step(seed, self.work_dir, follows_code=False)
+        return seed in results and results[seed].inputs == step.inputs
+
+    def make_step(self, run: Run, seed: int) -> Step:
+        """The training of a run."""
+        return run.make_step(seed, self.work_dir, self.follows_code)
+
+    def _find(self, run: Run) -> dict[int, Result]:
+        return self.records[run.name].results if run.name in self.records else {}
 
     def train(self, keys: Sequence[Key], count: Callable[[Run, Step], Cost]) -> list[str]:
         """Train runs into the file of results: one by one, so that a study that was ended goes on.
@@ -58,9 +68,12 @@ class Study:
         """
 
         def keep(run: Run, seed: int, step: Step, result: Result) -> None:
-            old = self.records[run.name].results if run.name in self.records else {}
-            known = {s: r for s, r in old.items() if s != seed and self.is_known(run, s)}
-            self.records[run.name] = Record(count(run, step), known | {seed: result})
+            self.records = read_records(self.file)  # another study may have added to it
+            known = {
+                s: r for s, r in self._find(run).items() if s != seed and self.is_known(run, s)
+            }
+            cost = self.records[run.name].cost if known else count(run, step)
+            self.records[run.name] = Record(cost, known | {seed: result})
             write_records(self.file, self.records)
             print(f'{step.title}: {describe(result)}', flush=True)
 
@@ -76,7 +89,11 @@ class Study:
             UserError: When a run has no results to compare with.
         """
         for run in runs:
-            check_record(self.records, run)
+            if missing := [seed for seed in SEEDS if not self.is_known(run, seed)]:
+                raise UserError(
+                    f"'{run.name}' has no results of seeds {missing}, or of another config or "
+                    'other data: run tools/study.py first'
+                )
         found: dict[Run, list[str]] = {}
 
         def judge(run: Run, seed: int, step: Step, result: Result) -> None:
@@ -91,6 +108,11 @@ class Study:
         for seed in SEEDS[:2]:
             failures += self._run([(run, seed) for run in runs if found.get(run, True)], judge)
         return failures + [text for texts in found.values() for text in texts]
+
+    def hash_inputs(self, runs: Sequence[Run]) -> str:
+        """Changes with what a comparison depends on: configs, data, code, results."""
+        parts = [self.make_step(run, seed).inputs for run in runs for seed in SEEDS]
+        return hashlib.sha256('\0'.join([*parts, self.file.read_text()]).encode()).hexdigest()
 
     def _run(
         self, keys: Sequence[Key], keep: Callable[[Run, int, Step, Result], None]
@@ -107,8 +129,3 @@ def describe(result: Result) -> str:
     """Metrics and cost in a line."""
     metrics = ', '.join(f'{metric} {value:.3f}' for metric, value in result.metrics.items())
     return f'{metrics} ({result.core_seconds:.0f} core seconds, {result.memory} MiB)'
-
-
-def hash_code() -> str:
-    """Of what a training depends on in this package."""
-    return hashlib.sha256(b'\0'.join(path.read_bytes() for path in list_code())).hexdigest()

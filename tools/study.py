@@ -16,7 +16,6 @@ import math
 import os
 import re
 import sys
-from functools import partial
 from pathlib import Path
 
 from mmengine.logging import MMLogger
@@ -27,13 +26,13 @@ from mmdense.engine.step_queue import Queue
 from mmdense.engine.steps import Step, forget
 from mmdense.engine.study import Run
 from mmdense.engine.study_results import RESULTS, Cost
-from mmdense.engine.study_training import Study, hash_code
+from mmdense.engine.study_training import Study
 from mmdense.errors import UserError
 from mmdense.files import replacing
 from mmdense.inference.flops import measure
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPARED = study.FOLDER / 'compared.txt'  # the code that was last as good as the results
+COMPARED = study.FOLDER / 'compared.txt'  # a hash of what was last as good as the results
 SIDES = {'classifier': 48}  # of the pictures; others are scenes
 SCENE = 128
 COMMAND = (sys.executable, 'tools/train.py')
@@ -77,18 +76,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--regress',
         action='store_true',
-        help="only train the families' first seed with today's code, and compare",
+        help="compare: train the families' first seed with today's code, a second where it is off",
     )
     parser.add_argument(
         '--if-changed',
         action='store_true',
-        help=f'with --regress: unless the code is that of the last comparison ({COMPARED})',
+        help=f'with --regress: unless all of it was compared before, as {COMPARED} says',
     )
     args = parser.parse_args()
     if args.workers < 1:
         parser.error('--workers must be at least 1')
-    if args.list and args.regress:
-        parser.error('--list does not go with --regress')
+    if args.regress and (args.list or args.anew or args.seeds != study.SEEDS):
+        parser.error('--list, --anew and --seeds do not go with --regress')
     if args.if_changed and not args.regress:
         parser.error('--if-changed goes with --regress')
     if args.work_dir is None:
@@ -101,10 +100,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def count(run: Run, step: Step) -> Cost:
-    """Of a run's backbone."""
+    """Of a run's backbone, and its model."""
     cfg = step.read_config()
     cfg.merge_from_dict({f'model.backbone.{key}': value for key, value in run.options})
-    return Cost(*measure(cfg, (SIDES.get(run.config, SCENE),) * 2).parts['backbone'])
+    found = measure(cfg, (SIDES.get(run.config, SCENE),) * 2)
+    return Cost(found.parts['backbone'].params, found.macs)
 
 
 def train(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
@@ -123,14 +123,14 @@ def train(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
 
 def compare(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
     """With today's code; what is not as it was."""
-    code = hash_code() + '\n'
-    if args.if_changed and COMPARED.is_file() and COMPARED.read_text() == code:
-        print(f'the code is that of the last comparison ({COMPARED})')
+    inputs = f'{plan.hash_inputs(runs)}\n' if plan.file.is_file() else ''
+    if args.if_changed and COMPARED.is_file() and COMPARED.read_text() == inputs:
+        print(f'code, configs and results are those of the last comparison ({COMPARED})')
         return []
     found = plan.compare(runs)
     if not found and not args.only.pattern:
         with replacing(COMPARED) as part:
-            part.write_text(code)
+            part.write_text(inputs)
     return found
 
 
@@ -147,9 +147,10 @@ def main() -> None:
     if not runs:
         raise UserError(f"no run has a name with '{args.only.pattern}'; --list shows them")
     plan = Study(
-        partial(Run.make_step, work_dir=args.work_dir, follows_code=args.regress),
         Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours),
         args.results,
+        args.work_dir,
+        follows_code=args.regress,
     )
     faults = (compare if args.regress else train)(plan, runs, args)
     if faults:

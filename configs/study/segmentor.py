@@ -21,9 +21,7 @@ model = dict(
     decode_head=dict(
         in_channels=_base_.widths, channels=32, loss_decode=dict(class_weight=class_weight)
     ),
-    auxiliary_head=dict(
-        in_channels=_base_.widths[2], channels=32, loss_decode=dict(class_weight=class_weight)
-    ),
+    auxiliary_head=None,
 )
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)

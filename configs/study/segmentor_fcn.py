@@ -1,4 +1,4 @@
-"""The study's segmentor with an FCN head on the map of stride 16, and no auxiliary one.
+"""The study's segmentor with an FCN head on the map of stride 16.
 
     python tools/train.py configs/study/segmentor_fcn.py
 
@@ -15,5 +15,4 @@ model = dict(
         in_index=2,
         num_convs=2,
     ),
-    auxiliary_head=None,
 )

@@ -1,4 +1,4 @@
-"""The study's segmentor with Semantic FPN, and no auxiliary head.
+"""The study's segmentor with Semantic FPN.
 
     python tools/train.py configs/study/segmentor_sem_fpn.py
 
@@ -16,5 +16,4 @@ model = dict(
         in_index=[0, 1, 2, 3],
         feature_strides=[4, 8, 16, 32],
     ),
-    auxiliary_head=None,
 )

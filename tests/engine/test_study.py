@@ -1,11 +1,15 @@
 """What the study trains."""
 
 import argparse
+import functools
+import operator
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT, load_config
 from mmengine.registry import MODELS
+from torch import nn
 
 from mmdense.engine import study
 from mmdense.engine.config import add_cfg_options
@@ -63,9 +67,13 @@ class TestTables:
         """As the tool writes them for ``--cfg-options``."""
         step = make(run)
         cfg = step.read_config()
-        options = PARSER.parse_args(step.options).cfg_options
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict(PARSER.parse_args(step.options).cfg_options)
         backbone = cfg.model.backbone
+        for key, value in run.options:
+            found = functools.reduce(operator.getitem, key.split('.'), backbone)
+            assert (list(found) if isinstance(value, tuple) else found) == (
+                list(value) if isinstance(value, tuple) else value
+            )
         assert cfg.randomness.seed == 0
         assert (backbone.get('init_cfg') is not None) == run.pretrained
         MODELS.build(backbone)
@@ -81,3 +89,27 @@ class TestTables:
         epochs = step.needs.read_config().train_cfg.max_epochs
         checkpoint = f'model.backbone.init_cfg.checkpoint={step.needs.folder}/epoch_{epochs}.pth'
         assert checkpoint in step.options
+
+    @pytest.mark.parametrize('name', sorted({run.backbone for run in RUNS}))
+    def test_a_detector_has_the_tensors_of_its_classifier(self, name, tmp_path):
+        """All but the norms of maps that only one of them gives out."""
+        step = Run('detector', name, pretrained=True).make_step(0, tmp_path, follows_code=False)
+        classifier = build_backbone(step.needs)
+        for p in classifier.parameters():
+            nn.init.normal_(p)
+        state = {f'backbone.{key}': value for key, value in classifier.state_dict().items()}
+        step.needs.folder.mkdir(parents=True)
+        torch.save(dict(state_dict=state), step.needs.folder / 'epoch_2.pth')
+        found = build_backbone(step)
+        found.init_weights()
+        found, wanted = found.state_dict(), classifier.state_dict()
+        assert not [key for key in found.keys() ^ wanted.keys() if 'norm' not in key]
+        for key in found.keys() & wanted.keys():
+            assert torch.equal(found[key], wanted[key]), key
+
+
+def build_backbone(step: Step) -> nn.Module:
+    """Of a step, with the step's options."""
+    cfg = step.read_config()
+    cfg.merge_from_dict(PARSER.parse_args(step.options).cfg_options)
+    return MODELS.build(cfg.model.backbone)

@@ -9,7 +9,6 @@ from mmdense.engine.study import SEEDS, Run
 from mmdense.engine.study_results import (
     Cost,
     Record,
-    check_record,
     find_regressions,
     read_records,
     write_records,
@@ -66,7 +65,7 @@ def test_seeds_that_agree_by_chance(records):
     same = {seed: make_result(mIoU=0.5) for seed in SEEDS}
     records |= {'segmentor/fcvit': Record(Cost(1, 1), same), 'detector/msf': None}
     runs = [Run('segmentor', 'paca'), Run('segmentor', 'fcvit'), Run('detector', 'msf')]
-    for value, number in ((0.5 + 0.2, 0), (0.5 + 0.22, 1)):  # 3 * 0.1 / sqrt(2) = 0.212
+    for value, number in ((0.5 + 0.14, 0), (0.5 + 0.16, 1)):  # 3 times what lies between 0 and 0.1
         result = make_result(mIoU=value)
         assert len(find_regressions(records, runs, runs[1], result)) == number
 
@@ -80,10 +79,3 @@ def test_all_seeds_agree():
     assert find_regressions(
         records, [Run('segmentor', 'paca')], Run('segmentor', 'paca'), make_result(mIoU=0.52)
     )
-
-
-def test_a_missing_seed(records):
-    del records['segmentor/paca'].results[1]
-    for run in (Run('segmentor', 'paca'), Run('detector', 'paca')):
-        with pytest.raises(UserError, match='has no results of seeds'):
-            check_record(records, run)

@@ -242,8 +242,9 @@ class TestRegress:
         monkeypatch.delenv('VALUE')
         assert count_calls(2) == 12
         assert count_calls(3) == 0
-        monkeypatch.setattr(tool, 'hash_code', lambda: 'other')
-        assert count_calls(4) == 12
+        (place / 'data.json').write_text('{"seed": 1}')
+        with pytest.raises(UserError, match='or of another config or other data'):
+            count_calls(4)
 
     def test_without_results(self, measured, call, place):
         with pytest.raises(UserError, match="'detector/paca pretrained' has no results of seeds"):
@@ -262,7 +263,14 @@ def test_bad_input(flags, message, call, place):
 
 
 @pytest.mark.parametrize(
-    'flags', [['--only', '('], ['--workers', '0'], ['--seeds', 'a'], ['--if-changed']]
+    'flags',
+    [
+        ['--only', '('],
+        ['--workers', '0'],
+        ['--seeds', 'a'],
+        ['--if-changed'],
+        ['--anew', '--regress'],
+    ],
 )
 def test_bad_flags(flags, call, capsys):
     with pytest.raises(SystemExit) as end:
