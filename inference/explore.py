@@ -5,7 +5,9 @@ A model runs once for a picture; points, thresholds and layers are shown from wh
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +17,7 @@ import torch
 from matplotlib import colormaps
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
@@ -40,6 +43,7 @@ from .visualize import (
 )
 
 MAX_PICTURES = 200  # of a data set that are offered
+MAX_PIXELS = 50_000_000  # of a picture
 MATCHED = 0.5  # IoU from which two boxes are of one object
 SUMMARIES = ('partition', 'principal components', 'mean')
 
@@ -111,6 +115,21 @@ class Explored:
             kind: {name_place(view.name): name_classes(view, classes) for view in found}
             for kind, found in views.items()
         }
+
+
+def check_pixels(path: str) -> None:
+    """Raise :class:`UserError` for a picture that would take gigabytes, before it is read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                pixels = picture.width * picture.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pixels = math.inf
+    except OSError:
+        return  # OpenCV knows more formats, or says that it is none
+    if pixels > MAX_PIXELS:
+        raise UserError(f'the picture has more than {MAX_PIXELS:,} pixels: show a part of it')
 
 
 def list_maps(view: View) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UserError, first_line
 from .drawing import enlarge_picture
-from .explore import Explored, compare, list_maps, paint
+from .explore import Explored, check_pixels, compare, list_maps, paint
 from .visualize import Point
 
 MIDDLE: Point = (0.5, 0.5)
@@ -102,6 +102,7 @@ def open_picture(path: str | None) -> tuple[str | None, np.ndarray | None, Point
     if path is None:
         return None, None, MIDDLE
     with told():
+        check_pixels(path)
         picture = mmcv.imread(path)
         if picture is None:
             raise UserError(f"'{Path(path).name}' is no picture")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import mmcv
 from mmengine.logging import MMLogger
+from mmengine.structures import BaseDataElement
 from tqdm import tqdm
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
@@ -78,10 +79,19 @@ def main() -> None:
     classes = model.dataset_meta['classes']
     tiled = tiles.Predictor(model, pipeline, args.tile, args.score_thr) if args.tile else None
     visualizer = drawing.build_visualizer(cfg, model.dataset_meta)
+
+    def run(image: Path) -> BaseDataElement:
+        try:
+            return tiled(image) if tiled else predict(model, load_image(pipeline, image))
+        except UserError:
+            raise
+        except Exception as error:  # of a shape, say, that a layer cannot take
+            raise UserError(f"'{image}' cannot be processed: {first_line(error)}") from error
+
     failed = []
     for name, image in tqdm(images.items(), 'pictures', disable=None):
         try:
-            sample = tiled(image) if tiled else predict(model, load_image(pipeline, image))
+            sample = run(image)
             content = dict(image=str(image), **describe(cfg, sample, classes, args.score_thr))
             picture = mmcv.imread(str(image), channel_order='rgb')
             if tiled and tiled.is_large(picture):
@@ -91,10 +101,6 @@ def main() -> None:
             write_results(out_dir, name, content, overlay, sample)
         except UserError as error:
             failed.append(error)
-        except Exception as error:  # of a shape, say, that a layer cannot take
-            problem = UserError(f"'{image}' cannot be processed: {first_line(error)}")
-            problem.__cause__ = error
-            failed.append(problem)
     print(f"{len(images) - len(failed)} of {len(images)} pictures: '{out_dir}'")
     for error in failed[:-1]:
         print(f'error: {last_line(error)}', file=sys.stderr)

@@ -8,12 +8,20 @@ import torch
 from helpers import DIGIT_CONFIGS
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from PIL import Image
 
 from mmdense.engine.building import load_model
 from mmdense.errors import UserError
 from mmdense.families.views import View
 from mmdense.inference import explore
-from mmdense.inference.explore import Explored, compare, list_maps, list_pictures, paint
+from mmdense.inference.explore import (
+    Explored,
+    check_pixels,
+    compare,
+    list_maps,
+    list_pictures,
+    paint,
+)
 
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 MAPS = torch.zeros(2, 5, 8)
@@ -58,6 +66,16 @@ def test_what_is_no_picture(explored, tmp_path):
     for name, message in (('broken.png', 'broken.png'), ('none.png', 'does not exist')):
         with pytest.raises(UserError, match=message):
             model.see(str(tmp_path / name))
+
+
+def test_what_is_too_large(tmp_path):
+    """A small file may hold gigabytes."""
+    Image.new('1', (10_000, 5_000)).save(tmp_path / 'fits.png')
+    check_pixels(str(tmp_path / 'fits.png'))
+    for side in (5_001, 10_000, 20_000):
+        Image.new('1', (10_000, side)).save(tmp_path / 'large.png')
+        with pytest.raises(UserError, match='more than 50,000,000 pixels'):
+            check_pixels(str(tmp_path / 'large.png'))
 
 
 def test_names_of_maps():
