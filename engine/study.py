@@ -119,12 +119,16 @@ class Table:
         text: What is asked.
         rows: A name -> its runs, one for each config.
         regress: Whether the first seed of these runs tells that the code still trains as well.
+        plotted: Whether its rows are points of the plots.
+        shows: What came of it, in words.
     """
 
     title: str
     text: str
     rows: dict[str, list[Run]]
     regress: bool = False
+    plotted: bool = False
+    shows: str = ''
 
 
 def read_tables() -> list[Table]:
@@ -135,6 +139,8 @@ def read_tables() -> list[Table]:
             text=entry['text'].strip(),
             rows={name: list(read_row(entry, row)) for name, row in entry['rows'].items()},
             regress=entry.get('regress', False),
+            plotted=entry.get('plotted', False),
+            shows=entry.get('shows', '').strip(),
         )
         for entry in load(config_root() / 'study' / 'tables.yml')
     ]

@@ -16,29 +16,38 @@ INTRODUCTION = """\
 
 Every family, its switches and its peers, trained on the [digit scenes](../data/README.md) under one
 budget: `make study`. It is a study at toy scale: networks of a million parameters, digits pasted on
-photographs, minutes of training on a core. It shows that all of this trains, and how much the seed
+photographs, minutes of training on a core. It shows which of this trains, and how much the seed
 alone moves a metric; a difference below the deviations says nothing, and none of them says what
 happens on ImageNet, COCO or ADE20K.
 
-All networks have the same steps, learning rate and augmentations, which are those of the demo's
-PaCa-ViT, shortened. Not all has been measured yet: cells are empty, or means of fewer seeds.
-[classifier.py](../configs/study/classifier.py) sees 32,000 digits,
-[detector.py](../configs/study/detector.py) 2,000 scenes, and
-[segmentor.py](../configs/study/segmentor.py) 6,000. Figures are means over {seeds} seeds with their
-standard deviations; parameters and multiply-accumulates (MACs) are the backbone's, on one picture
-of 48 x 48 for classifiers and of 128 x 128 else. Core seconds (of the quickest seed, since
-machines are shared) and the most memory (MiB) of its main process are those of a whole run, start
-and evaluation included.
-`make regress` trains the first seed of the families anew and compares.
+All networks have the same steps, batches, learning rates and augmentations: those of the
+[demo](../configs/digits), which were tuned on PaCa-ViT, but for what
+[classifier.py](../configs/study/classifier.py), [detector.py](../configs/study/detector.py) and
+[segmentor.py](../configs/study/segmentor.py) say. Classifiers see 32,000 digits, detectors 2,000
+scenes, segmentors 6,000, where the backbone learns at a quarter of the rate. "Pretrained" is from
+the classifier of the same network and seed here, not from the demo's.
+
+Figures are means over {seeds} seeds with their standard deviations.{missing} Parameters are the
+backbone's; multiply-accumulates (MACs) the whole model's, on one picture of 48 x 48 for classifiers
+and of 128 x 128 else. Core seconds (of the quickest seed, since machines are shared) and the most
+memory (MiB) are those of a whole run's main process, start and evaluation included. `make regress`
+trains the families anew and compares.
 
 ![What networks reach by what they cost](images/study.png)"""
+
+MISSING = ' Not all is measured yet: cells are empty, or of fewer seeds.'
 
 
 def write_page(tables: Sequence[Table], records: Records) -> str:
     """docs/study.md."""
-    parts = [INTRODUCTION.format(seeds=len(SEEDS))]
+    runs = [run for table in tables for row in table.rows.values() for run in row]
+    is_whole = all(
+        run.name in records and set(SEEDS) <= set(records[run.name].results) for run in runs
+    )
+    parts = [INTRODUCTION.format(seeds=len(SEEDS), missing='' if is_whole else MISSING)]
     for table in tables:
         parts += [f'## {table.title}', table.text, write_table(table, records)]
+        parts += [table.shows] if table.shows else []
     return '\n\n'.join(parts) + '\n'
 
 

@@ -43,7 +43,8 @@ def main() -> None:
         path.write_text(text)
         print(f'wrote {path.relative_to(ROOT)}')
         if path == study:
-            draw_costs(tables[:2], records).savefig(ROOT / 'docs' / 'images' / 'study.png')
+            plotted = [table for table in tables if table.plotted]
+            draw_costs(plotted, records).savefig(ROOT / 'docs' / 'images' / 'study.png')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The study's classifiers: paca_digits.py with another network, and fewer epochs.
+"""The study's classifiers: paca_digits.py with another network, in fewer and smaller steps.
 
     BACKBONE=fcvit python tools/train.py configs/study/classifier.py
 
@@ -21,5 +21,5 @@ train_pipeline = [
     dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.8, 1.0)),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

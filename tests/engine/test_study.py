@@ -35,16 +35,15 @@ def make(run: Run, seed: int = 0) -> Step:
 
 class TestTables:
     def test_families_and_peers_are_as_large(self):
-        """Within 10 % of PaCa-ViT."""
-        rows = [row for table in TABLES[:2] for row in table.rows.values()]
+        """The largest has 10 % more parameters than the smallest."""
+        rows = [row for table in TABLES if table.plotted for row in table.rows.values()]
         assert len(rows) == 9
         params = {}
         for run, *_ in rows:
             with environment({'BACKBONE': run.backbone}):
                 backbone = MODELS.build(make(run).read_config().model.backbone)
             params[run.backbone] = sum(p.numel() for p in backbone.parameters())
-        for name, number in params.items():
-            assert number == pytest.approx(params['paca'], rel=0.1), name
+        assert max(params.values()) <= 1.1 * min(params.values()), params
 
     def test_the_networks_of_the_demo(self):
         """In whose words the study's PaCa-ViT is stated again: bases may not share keys."""
