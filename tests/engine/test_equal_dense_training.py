@@ -31,6 +31,7 @@ from mmdense.engine import building, training
 
 STEPS, BATCH, SIDE, WARM_UP = 20, 2, 64, 5
 IGNORED = 255
+WIDTH = 8  # of necks and heads
 TEN_TIMES = ('decode_head', 'clustering.assign')  # in names of what learns so much faster
 
 
@@ -143,16 +144,28 @@ def shrink(cfg: Config, name: str) -> None:
     drop_path = RECIPES[name].drop_path
     assert cfg.model.backbone.get('drop_path_rate', 0.0) == drop_path
     tiny = {**TINY[next(iter(FAMILY[name.split('/')[0]].tiny))], 'drop_path_rate': drop_path}
+    if 'num_layers' in tiny['arch']:  # a pyramid of four layers
+        tiny.update(arch={**tiny['arch'], 'num_layers': 4}, out_indices=(0, 1, 2, 3))
     cfg.model.backbone = tiny
     channels = [feature['num_chs'] for feature in MODELS.build(tiny).feature_info]
     neck = cfg.model.get('neck')
-    for part in neck if isinstance(neck, list) else [neck]:
-        if part and 'in_channels' in part:
-            part.in_channels = channels if isinstance(part.in_channels, list) else channels[-1]
+    parts = neck if isinstance(neck, list) else [neck] if neck else []
+    for part in parts:
+        if 'in_channels' in part:
+            part.in_channels = channels
+        if 'embed_dim' in part:
+            part.embed_dim = channels[0]
+    if 'roi_head' in cfg.model:
+        rpn, roi = cfg.model.rpn_head, cfg.model.roi_head
+        parts[-1].out_channels = WIDTH
+        rpn.update(in_channels=WIDTH, feat_channels=WIDTH)
+        roi.bbox_roi_extractor.out_channels = roi.mask_roi_extractor.out_channels = WIDTH
+        roi.bbox_head.update(in_channels=WIDTH, fc_out_channels=WIDTH)
+        roi.mask_head.update(in_channels=WIDTH, conv_out_channels=WIDTH)
     if 'decode_head' in cfg.model:
-        cfg.model.decode_head.update(in_channels=channels, channels=16)
+        cfg.model.decode_head.update(in_channels=channels, channels=WIDTH)
         if 'auxiliary_head' in cfg.model:
-            cfg.model.auxiliary_head.update(in_channels=channels[2], channels=16)
+            cfg.model.auxiliary_head.update(in_channels=channels[2], channels=WIDTH)
 
 
 def run_config(name: str, folder: str) -> tuple[nn.Module, nn.Module, list[float]]:
