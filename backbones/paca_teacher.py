@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from .fused import chain
 from .layers import assign_positions, to_tokens
 
+KERNEL_SIZE = 7  # of the depthwise convolutions
+
 
 class MixerLayer(nn.Module):
     """ConvMixer layer (arXiv 2201.09792): depthwise with a shortcut, then pointwise."""
 
-    def __init__(self, dim: int, kernel_size: int, norm_cfg: dict) -> None:
+    def __init__(self, dim: int, norm_cfg: dict) -> None:
         super().__init__()
         self.depthwise = nn.Sequential(
-            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+            nn.Conv2d(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim),
             nn.GELU(),
             build_norm_layer(norm_cfg, dim)[1],
         )
@@ -45,7 +47,6 @@ class Teacher(nn.Module):
         depths: Mixer layers per stage.
         clusters: M per stage.
         norm_cfg: The batch norm.
-        kernel_size: Of the depthwise convolutions.
     """
 
     def __init__(
@@ -54,15 +55,11 @@ class Teacher(nn.Module):
         depths: Sequence[int],
         clusters: Sequence[int],
         norm_cfg: dict,
-        kernel_size: int = 7,
     ) -> None:
         super().__init__()
-
-        def mixer(dim: int) -> nn.Module:
-            return MixerLayer(dim, kernel_size, norm_cfg)
-
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(mixer(dim) for _ in range(depth))) for dim, depth in zip(dims, depths)
+            nn.Sequential(*(MixerLayer(dim, norm_cfg) for _ in range(depth)))
+            for dim, depth in zip(dims, depths)
         )
         self.downsamples = nn.ModuleList(
             nn.Sequential(
@@ -79,7 +76,7 @@ class Teacher(nn.Module):
             )
             for fine, coarse in zip(dims, dims[1:])
         )
-        self.fpns = nn.ModuleList(mixer(dim) for dim in dims[:-1])
+        self.fpns = nn.ModuleList(MixerLayer(dim, norm_cfg) for dim in dims[:-1])
         self.assigns = nn.ModuleList(nn.Linear(dim, m) for dim, m in zip(dims, clusters))
 
     def forward(self, x: Tensor, valid: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:

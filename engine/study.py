@@ -26,12 +26,6 @@ from .toolboxes import find_toolbox
 FOLDER = Path('configs/study')
 DATA = Path('data/digit_scenes', MARKER)
 SEEDS = (0, 1, 2)
-TITLES = {  # metrics by their keys in mmengine's log
-    'accuracy/top1': 'top-1',
-    'coco/bbox_mAP': 'box AP',
-    'coco/segm_mAP': 'mask AP',
-    'mIoU': 'mIoU',
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,8 @@ class Facts(NamedTuple):
 def get_facts(config: str) -> Facts:
     """Those of a file of configs/study, named without its suffix."""
     cfg = Config.fromfile(config_root() / 'study' / f'{config}.py')
-    return Facts({TITLES[key]: key for key in find_toolbox(cfg).keys}, cfg.train_cfg.max_epochs)
+    metrics = {title: key for key, title in find_toolbox(cfg).keys.items()}
+    return Facts(metrics, cfg.train_cfg.max_epochs)
 
 
 def write(value: object) -> str:

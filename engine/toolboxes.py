@@ -45,7 +45,7 @@ class Toolbox:
             folder of label maps.
         metric: Its metric that a report is made from.
         collector: The metric that stands in for it, and collects what the report shows.
-        keys: What models are judged by, in the log, the first one before the others.
+        keys: What models are judged by, the first one before the others: in the log -> a title.
         whole: What metrics are at best: 1, or 100 of those in percent.
         cpu_batch: Pictures of a training step on a CPU, where more do not make it faster.
         tta_model: Merges the predictions of a picture and its mirror image.
@@ -66,7 +66,7 @@ class Toolbox:
     dump: str | None
     metric: str
     collector: str
-    keys: tuple[str, ...]
+    keys: dict[str, str]
     whole: float
     cpu_batch: int
     tta_model: dict
@@ -228,7 +228,7 @@ TOOLBOXES = {
         dump='DumpResults',
         metric='Accuracy',
         collector='mmdense.ReportedAccuracy',
-        keys=('accuracy/top1',),
+        keys={'accuracy/top1': 'top-1'},
         whole=100.0,
         cpu_batch=16,
         tta_model=dict(type='AverageClsScoreTTA'),
@@ -246,7 +246,7 @@ TOOLBOXES = {
         dump='DumpDetResults',
         metric='CocoMetric',
         collector='mmdense.ReportedCocoMetric',
-        keys=('coco/bbox_mAP', 'coco/segm_mAP'),
+        keys={'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'},
         whole=1.0,
         cpu_batch=4,
         tta_model=dict(
@@ -269,7 +269,7 @@ TOOLBOXES = {
         dump=None,
         metric='IoUMetric',
         collector='mmdense.ReportedIoUMetric',
-        keys=('mIoU',),
+        keys={'mIoU': 'mIoU'},
         whole=100.0,
         cpu_batch=4,
         tta_model=dict(type='SegTTAModel'),

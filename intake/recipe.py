@@ -215,7 +215,7 @@ def write_loaders(
 
 def write_schedule(cfg: Config, recipe: Recipe) -> list[str]:
     """Rates, epochs, checkpoints, averages and logs."""
-    metric = find_toolbox(cfg).keys[0]
+    metric = next(iter(find_toolbox(cfg).keys))
     epochs, total = recipe.epochs, recipe.epochs * recipe.iterations
     end = min(WARM_UP, max(total // 10, 2))  # of 1 it would never end
     hooks = dict(

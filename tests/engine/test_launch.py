@@ -23,7 +23,7 @@ def leave(code: int) -> None:
 
 
 @pytest.fixture
-def alone(monkeypatch) -> pytest.MonkeyPatch:
+def unlaunched(monkeypatch) -> pytest.MonkeyPatch:
     """No launcher's word in the environment, and nobody really leaves or waits."""
     for name in ('TORCHELASTIC_RUN_ID', 'MMDENSE_TRACEBACK', 'RANK', 'LOCAL_RANK'):
         monkeypatch.setenv(name, '')  # so that it is put back as it was
@@ -39,9 +39,9 @@ def raising(error: BaseException):
     return main
 
 
-def test_an_exit_code_passes(alone):
+def test_an_exit_code_passes(unlaunched):
     calls = []
-    alone.setattr(launch, 'disconnect', lambda: calls.append('apart'))
+    unlaunched.setattr(launch, 'disconnect', lambda: calls.append('apart'))
     with pytest.raises(SystemExit) as error:
         launch.run(raising(SystemExit(143)))
     assert error.value.code == 143 and calls == ['apart']
@@ -50,14 +50,14 @@ def test_an_exit_code_passes(alone):
 
 
 @pytest.mark.parametrize('code, wanted', [(143, 143), ('a text', 1), (None, 1)])
-def test_who_leaves_does_not_wait_for_ranks_that_are_gone(code, wanted, alone):
-    alone.setattr(launch, 'disconnect', raising(LOST))
+def test_who_leaves_does_not_wait_for_ranks_that_are_gone(code, wanted, unlaunched):
+    unlaunched.setattr(launch, 'disconnect', raising(LOST))
     with pytest.raises(LeftError) as error:
         launch.run(raising(SystemExit(code)))
     assert error.value.args == (wanted,)
 
 
-def test_control_c(alone):
+def test_control_c(unlaunched):
     with pytest.raises(SystemExit) as error:
         launch.run(raising(KeyboardInterrupt()))
     assert error.value.code == 130
@@ -73,13 +73,13 @@ def test_control_c(alone):
         (UserError('mend it'), False),
     ],
 )
-def test_the_launcher_is_given_time_to_end_the_others(error, waits, launched, alone):
+def test_the_launcher_is_given_time_to_end_the_others(error, waits, launched, unlaunched):
     """Where there is one, and a rank is lost; it also is what a process ends with."""
     waited, parents = [], []
-    alone.setattr(launch.time, 'sleep', waited.append)
-    alone.setattr(launch, 'end_with_parent', parents.append)
+    unlaunched.setattr(launch.time, 'sleep', waited.append)
+    unlaunched.setattr(launch, 'end_with_parent', parents.append)
     if launched:
-        alone.setenv('TORCHELASTIC_RUN_ID', 'none')
+        unlaunched.setenv('TORCHELASTIC_RUN_ID', 'none')
     with pytest.raises(SystemExit) as end:
         launch.run(raising(error))
     assert end.value.code.startswith('error: ') and '\n' not in end.value.code
@@ -88,28 +88,28 @@ def test_the_launcher_is_given_time_to_end_the_others(error, waits, launched, al
 
 
 @pytest.mark.parametrize('connected', [False, True])
-def test_the_last_line(connected, alone, capsys):
+def test_the_last_line(connected, unlaunched, capsys):
     """Among other processes without waiting for anything."""
-    alone.setattr(torch.distributed, 'is_initialized', lambda: connected)
+    unlaunched.setattr(torch.distributed, 'is_initialized', lambda: connected)
     with pytest.raises(LeftError if connected else SystemExit) as error:
         launch.stop('error: gone')
     assert error.value.args == ((1,) if connected else ('error: gone',))
     assert capsys.readouterr().err == ('error: gone\n' if connected else '')
 
 
-def test_nothing_to_part_from(alone):
-    alone.setattr(torch.distributed, 'is_initialized', lambda: False)
-    alone.setattr(torch.distributed, 'barrier', lambda: 1 / 0)
+def test_nothing_to_part_from(unlaunched):
+    unlaunched.setattr(torch.distributed, 'is_initialized', lambda: False)
+    unlaunched.setattr(torch.distributed, 'barrier', lambda: 1 / 0)
     launch.disconnect()
 
 
 @pytest.mark.parametrize(
     'text', ['Connection closed by peer', 'Connection reset by peer', 'Broken pipe', 'NCCL', 'gloo']
 )
-def test_the_rank_that_is_left_is_named(text, alone):
+def test_the_rank_that_is_left_is_named(text, unlaunched):
     said = launch.explain_loss(RuntimeError(f'in x: {text} happened'))
     assert said.startswith('rank 0 lost the connection to another rank')
-    alone.setenv('RANK', '3')
+    unlaunched.setenv('RANK', '3')
     assert launch.explain_loss(OSError(text)).startswith('rank 3 lost')
 
 
@@ -120,7 +120,7 @@ def test_a_disk_without_a_file_name():
     assert launch.explain_loss(OSError(errno.EPERM, 'No', 'x')) is None
 
 
-def test_flags(tmp_path, alone):
+def test_flags(tmp_path, unlaunched):
     (tmp_path / 'a.py').write_text('work_dir = None\n')
     parser = argparse.ArgumentParser()
     launch.add_common_arguments(parser)
@@ -134,7 +134,7 @@ def test_flags(tmp_path, alone):
     cfg = launch.load_config(args)
     assert 'data_check' not in cfg and cfg.work_dir == os.path.join('work_dirs', 'a')
     assert os.environ['LOCAL_RANK'] == '0'
-    alone.delenv('LOCAL_RANK')
+    unlaunched.delenv('LOCAL_RANK')
     options = ['--no-data-check', '--dry-run', '--local_rank', '2', '--device', 'cuda:1']
     args = parser.parse_args([path, *options, '--launcher', 'slurm', '--work-dir', ''])
     cfg = launch.load_config(args)
