@@ -68,6 +68,7 @@ setup(
         'mmdense.intake',
         'mmdense.reporting',
         'mmdense.serialization',
+        'mmdense.study',
         'mmdense.tools',
         'mmdense.data',
     ],

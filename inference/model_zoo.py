@@ -15,11 +15,11 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from tqdm import tqdm
 
-from ..engine.study import list_runs, read_tables
-from ..engine.study_results import RESULTS, read_records
 from ..families import FAMILIES
 from ..files import config_root
 from ..serialization.published import SCHEME, find_row
+from ..study.results import RESULTS, read_records
+from ..study.runs import list_runs, read_tables
 from .flops import measure
 
 ROOT = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from ..engine.study import SEEDS, Run, Table, get_facts
-from ..engine.study_results import Record, Records
+from ..study.results import Record, Records
+from ..study.runs import SEEDS, Run, Table, get_facts
 
 INTRODUCTION = """\
 # Small networks, measured here

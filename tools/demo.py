@@ -21,8 +21,8 @@ from pathlib import Path
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.data.digit_scenes import MARKER
 from mmdense.engine import launch
-from mmdense.engine.steps import Step, run_step
 from mmdense.errors import UserError
+from mmdense.study.steps import Step, run_step
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')

@@ -11,11 +11,11 @@ import argparse
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
 from mmdense.engine import launch
-from mmdense.engine.study import FOLDER, read_tables
-from mmdense.engine.study_results import RESULTS, read_records
 from mmdense.errors import UserError
 from mmdense.inference.model_zoo import ROOT, measure_family, metafiles, pages
 from mmdense.reporting.study import draw_costs, write_page
+from mmdense.study.results import RESULTS, read_records
+from mmdense.study.runs import FOLDER, read_tables
 
 
 def parse_args() -> argparse.Namespace:

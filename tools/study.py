@@ -21,18 +21,19 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 
 import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported)
-from mmdense.engine import launch, study
-from mmdense.engine.step_queue import Queue
-from mmdense.engine.steps import Step, forget
-from mmdense.engine.study import Run
-from mmdense.engine.study_results import RESULTS, Cost
-from mmdense.engine.study_training import Study
+from mmdense.engine import launch
 from mmdense.errors import UserError
 from mmdense.files import replacing
 from mmdense.inference.flops import measure
+from mmdense.study import runs
+from mmdense.study.queue import Queue
+from mmdense.study.results import RESULTS, Cost
+from mmdense.study.runs import Run
+from mmdense.study.steps import Step, forget
+from mmdense.study.training import Study
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPARED = study.FOLDER / 'compared.txt'  # a hash of what was last as good as the results
+COMPARED = runs.FOLDER / 'compared.txt'  # a hash of what was last as good as the results
 SIDES = {'classifier': 48}  # of the pictures; others are scenes
 SCENE = 128
 COMMAND = (sys.executable, 'tools/train.py')
@@ -48,11 +49,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--results',
         type=resolve,
-        default=ROOT / study.FOLDER / RESULTS,
+        default=ROOT / runs.FOLDER / RESULTS,
         help='the file that gets them (default: %(default)s)',
     )
     parser.add_argument('--only', default='', metavar='REGEX', help='of the names of runs')
-    parser.add_argument('--seeds', type=int, nargs='+', default=study.SEEDS)
+    parser.add_argument('--seeds', type=int, nargs='+', default=runs.SEEDS)
     parser.add_argument('--anew', action='store_true', help='also what has results already')
     parser.add_argument('--list', action='store_true', help='say what is there, and train nothing')
     parser.add_argument(
@@ -86,7 +87,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.workers < 1:
         parser.error('--workers must be at least 1')
-    if args.regress and (args.list or args.anew or args.seeds != study.SEEDS):
+    if args.regress and (args.list or args.anew or args.seeds != runs.SEEDS):
         parser.error('--list, --anew and --seeds do not go with --regress')
     if args.if_changed and not args.regress:
         parser.error('--if-changed goes with --regress')
@@ -107,9 +108,9 @@ def count(run: Run, step: Step) -> Cost:
     return Cost(found.parts['backbone'].params, found.macs)
 
 
-def train(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
+def train(plan: Study, chosen: list[Run], args: argparse.Namespace) -> list[str]:
     """What has no result yet; what failed."""
-    keys = [(run, seed) for run in runs for seed in args.seeds]
+    keys = [(run, seed) for run in chosen for seed in args.seeds]
     missing = [key for key in keys if args.anew or not plan.is_known(*key)]
     print(f'{len(keys)} runs, {len(keys) - len(missing)} with results in {args.results}')
     steps = [plan.make_step(*key) for key in missing]
@@ -121,13 +122,13 @@ def train(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
     return plan.train(missing, count)
 
 
-def compare(plan: Study, runs: list[Run], args: argparse.Namespace) -> list[str]:
+def compare(plan: Study, chosen: list[Run], args: argparse.Namespace) -> list[str]:
     """With today's code; what is not as it was."""
-    inputs = f'{plan.hash_inputs(runs)}\n' if plan.file.is_file() else ''
+    inputs = f'{plan.hash_inputs(chosen)}\n' if plan.file.is_file() else ''
     if args.if_changed and COMPARED.is_file() and COMPARED.read_text() == inputs:
         print(f'code, configs and results are those of the last comparison ({COMPARED})')
         return []
-    found = plan.compare(runs)
+    found = plan.compare(chosen)
     if not found and not args.only.pattern:
         with replacing(COMPARED) as part:
             part.write_text(inputs)
@@ -138,13 +139,13 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')  # it tells of every variable in a config
     os.chdir(ROOT)
-    if not study.DATA.is_file():
-        raise UserError(f'there are no digit scenes in {study.DATA.parent}: run `make data` first')
+    if not runs.DATA.is_file():
+        raise UserError(f'there are no digit scenes in {runs.DATA.parent}: run `make data` first')
     threads = 1 if args.cluster else max(1, (os.cpu_count() or 1) // args.workers)
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))
-    tables = [table for table in study.read_tables() if table.regress or not args.regress]
-    runs = [run for run in study.list_runs(tables) if args.only.search(run.name)]
-    if not runs:
+    tables = [table for table in runs.read_tables() if table.regress or not args.regress]
+    chosen = [run for run in runs.list_runs(tables) if args.only.search(run.name)]
+    if not chosen:
         raise UserError(f"no run has a name with '{args.only.pattern}'; --list shows them")
     plan = Study(
         Queue(COMMAND, args.workers, args.cluster, args.work_dir / 'jobs', args.hours),
@@ -152,7 +153,7 @@ def main() -> None:
         args.work_dir,
         follows_code=args.regress,
     )
-    faults = (compare if args.regress else train)(plan, runs, args)
+    faults = (compare if args.regress else train)(plan, chosen, args)
     if faults:
         raise UserError('; '.join(faults))
 

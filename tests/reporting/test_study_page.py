@@ -5,10 +5,10 @@ import re
 import pytest
 from helpers import ROOT
 
-from mmdense.engine.steps import Result
-from mmdense.engine.study import Run, Table, read_tables
-from mmdense.engine.study_results import RESULTS, Cost, Record, read_records
 from mmdense.reporting.study import draw_costs, write_page, write_table
+from mmdense.study.results import RESULTS, Cost, Record, read_records
+from mmdense.study.runs import Run, Table, read_tables
+from mmdense.study.steps import Result
 
 TABLE = Table(
     'Families',

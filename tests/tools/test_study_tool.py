@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmdense.engine import study
-from mmdense.engine.study_results import read_records
 from mmdense.errors import UserError
+from mmdense.study import runs
+from mmdense.study.results import read_records
 from mmdense.tools import study as tool
 
 # In place of tools/train.py: top-1 is 0.5 and a hundredth of the seed; notes each call.
@@ -51,7 +51,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv('CALLS', str(tmp_path / 'calls'))
     monkeypatch.setattr(tool, 'COMMAND', (sys.executable, str(tmp_path / 'train.py')))
     monkeypatch.setattr(tool, 'COMPARED', tmp_path / 'compared.txt')
-    monkeypatch.setattr(study, 'DATA', tmp_path / 'data.json')
+    monkeypatch.setattr(runs, 'DATA', tmp_path / 'data.json')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -289,10 +289,10 @@ def test_a_killed_study_goes_on(call, place, monkeypatch):
     code = (
         'import sys\n'
         'from pathlib import Path\n'
-        'from mmdense.engine import study\n'
+        'from mmdense.study import runs\n'
         'from mmdense.tools import study as tool\n'
         f'tool.COMMAND = {tool.COMMAND!r}\n'
-        f'study.DATA = Path({str(study.DATA)!r})\n'
+        f'runs.DATA = Path({str(runs.DATA)!r})\n'
         'tool.main()\n'
     )
     files = ['--results', str(place / 'results.json'), '--work-dir', str(place / 'work')]

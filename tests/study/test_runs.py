@@ -11,14 +11,14 @@ from helpers import ROOT, load_config
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmdense.engine import study
 from mmdense.engine.config import add_cfg_options
-from mmdense.engine.steps import Step, environment
-from mmdense.engine.study import Run
+from mmdense.study import runs
+from mmdense.study.runs import Run
+from mmdense.study.steps import Step, environment
 
-TABLES = study.read_tables()
+TABLES = runs.read_tables()
 pytestmark = pytest.mark.usefixtures('in_checkout')
-RUNS = study.list_runs(TABLES)
+RUNS = runs.list_runs(TABLES)
 PARSER = argparse.ArgumentParser()
 add_cfg_options(PARSER)
 
@@ -78,7 +78,7 @@ class TestTables:
         MODELS.build(backbone)
 
     def test_seeds_and_options_have_work_dirs_of_their_own(self):
-        folders = [make(run, seed).folder for run in RUNS for seed in study.SEEDS]
+        folders = [make(run, seed).folder for run in RUNS for seed in runs.SEEDS]
         assert len({str(folder).lower() for folder in folders}) == len(folders)
         assert not [f for f in folders if ' ' in str(f) or '"' in str(f)]
 

@@ -25,15 +25,16 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from ..engine.interrupts import end_with_parent
+from ..engine.logs import load_runs
+from ..engine.saving import find_last_checkpoint
+from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from ..files import replacing
-from .interrupts import end_with_parent
-from .logs import load_runs
-from .saving import find_last_checkpoint
-from .toolboxes import find_toolbox
 
 PACKAGE = Path(__file__).resolve().parent.parent
-CODE = ('.', 'backbones', 'heads', 'families', 'serialization', 'engine')  # what a run depends on
+ROOMS = ('backbones', 'heads', 'families', 'serialization', 'engine')
+CODE = ('*.py', *(f'{room}/*.py' for room in ROOMS), 'tools/train.py')  # what a run depends on
 PROGRESS = re.compile(r'Epoch\(train\)\s+(\[\d+\]\[ *\d+/\d+\]).* eta: (\S+).* loss: (\S+)')
 LOADED = re.compile(r'loaded (\d+ of \d+) tensors')
 _environment = threading.RLock()
@@ -115,7 +116,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def list_code() -> list[Path]:
     """The files that a run depends on."""
-    files = (path for room in CODE for path in sorted((PACKAGE / room).glob('*.py')))
+    files = (path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
     return [path for path in files if path.name != 'setup.py']
 
 

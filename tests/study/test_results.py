@@ -4,16 +4,16 @@ import math
 
 import pytest
 
-from mmdense.engine.steps import Result
-from mmdense.engine.study import SEEDS, Run
-from mmdense.engine.study_results import (
+from mmdense.errors import UserError
+from mmdense.study.results import (
     Cost,
     Record,
     find_regressions,
     read_records,
     write_records,
 )
-from mmdense.errors import UserError
+from mmdense.study.runs import SEEDS, Run
+from mmdense.study.steps import Result
 
 
 def make_result(**metrics: float) -> Result:

@@ -19,9 +19,9 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from ..data.digit_scenes import MARKER
+from ..engine.toolboxes import find_toolbox
 from ..files import config_root
 from .steps import Step
-from .toolboxes import find_toolbox
 
 FOLDER = Path('configs/study')
 DATA = Path('data/digit_scenes', MARKER)

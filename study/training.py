@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from .step_queue import Queue
-from .steps import Result, Step
-from .study import SEEDS, Run
-from .study_results import (
+from .queue import Queue
+from .results import (
     Cost,
     Record,
     Records,
@@ -19,6 +17,8 @@ from .study_results import (
     read_records,
     write_records,
 )
+from .runs import SEEDS, Run
+from .steps import Result, Step
 
 Key = tuple[Run, int]  # with its seed
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from ..files import replacing
+from .runs import Run
 from .steps import Result
-from .study import Run
 
 RESULTS = 'results.json'
 TOLERANCE = 3  # standard deviations

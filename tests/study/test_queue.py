@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdense.engine import step_queue
-from mmdense.engine.step_queue import Queue
-from mmdense.engine.steps import Result, Step
 from mmdense.errors import UserError
+from mmdense.study import queue
+from mmdense.study.queue import Queue
+from mmdense.study.steps import Result, Step
 
 COMMAND = (sys.executable, 'train.py')
 
@@ -28,7 +28,7 @@ def began(monkeypatch) -> list[str]:
             raise KeyError('what')
         return Result('', 1.0, 1.0, 1, None, dict(mIoU=len(names)))
 
-    monkeypatch.setattr(step_queue, 'run_step', run)
+    monkeypatch.setattr(queue, 'run_step', run)
     return names
 
 
@@ -39,8 +39,8 @@ def make(name: str, needs: Step | None = None) -> Step:
 def run(steps: list[Step], **settings: object) -> tuple[list[str], list[str]]:
     """The names of kept results, and failures."""
     kept: list[str] = []
-    queue = Queue(COMMAND, **{**dict(workers=1, cluster=None, folder=Path('jobs')), **settings})
-    failures = queue.run({step.title: step for step in steps}, lambda key, result: kept.append(key))
+    there = Queue(COMMAND, **{**dict(workers=1, cluster=None, folder=Path('jobs')), **settings})
+    failures = there.run({step.title: step for step in steps}, lambda key, result: kept.append(key))
     return kept, failures
 
 
@@ -70,7 +70,7 @@ def test_as_many_at_a_time_as_there_are_workers(monkeypatch):
         both.wait()
         return Result('', 1.0, 1.0, 1, None, {})
 
-    monkeypatch.setattr(step_queue, 'run_step', run_together)
+    monkeypatch.setattr(queue, 'run_step', run_together)
     kept, failures = run([make(str(i)) for i in range(4)], workers=2)
     assert kept == ['0', '1', '2', '3'] and not failures
 
@@ -81,9 +81,9 @@ def test_what_keeps_a_result_may_fail(began):
     def keep(key: str, result: Result) -> None:
         raise UserError('disk is full')
 
-    queue = Queue(COMMAND, 1, None, Path('jobs'))
+    there = Queue(COMMAND, 1, None, Path('jobs'))
     with pytest.raises(UserError, match='disk is full'):
-        queue.run({str(i): make(str(i)) for i in range(50)}, keep)
+        there.run({str(i): make(str(i)) for i in range(50)}, keep)
     assert len(began) < 50
 
 
