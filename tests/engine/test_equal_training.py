@@ -1,9 +1,10 @@
 """The first twenty steps of the published ImageNet recipes, beside a plain statement of them.
 
 The statement has what the papers and their authors' code say and knows PyTorch alone: AdamW with
-two groups, the learning rate by its formula, mixup or cutmix, smoothed targets, clipping, the
-average of the weights. An epoch is one iteration, so that a warm-up ends within the twenty. The
-networks are tiny, of float64, with the recipe's stochastic depth; both sides draw the same numbers.
+two groups, the learning rate by its formula, mixup or cutmix, smoothed targets, clipping,
+stochastic depth, and the average of the weights, which all take from `_base_/ema.py`. An epoch is
+one iteration, so that a warm-up ends within the twenty; who clips, clips to less, so that it counts
+in each step. The networks are tiny, of float64; both sides draw the same numbers.
 """
 
 import copy
@@ -32,6 +33,7 @@ from torch.utils.data import Dataset
 from mmdense.engine import building, training
 
 STEPS, BATCH, SIDE, CLASSES = 20, 4, 64, 5
+CLIP = 0.1  # in place of the recipes' norms, which gradients of tiny networks may not reach
 SMOOTHING = 0.1
 EMA = 2e-4
 LAYER_DECAY = 0.7
@@ -172,6 +174,9 @@ def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, di
     if layer_decay:
         cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
         cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = LAYER_DECAY
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == RECIPES[name].clip
+    if RECIPES[name].clip is not None:
+        cfg.optim_wrapper.clip_grad.max_norm = CLIP
     cfg.work_dir, cfg.launcher, cfg.log_level = folder, 'none', 'WARNING'
     training.set_resumable(cfg)
     runner = building.build_runner(cfg)
@@ -227,6 +232,27 @@ def get_depth(key: str, depths: list[int]) -> int:
     return before + depths[stage] if part == 'norm' else before + int(block) + 1
 
 
+class StochasticDepth(nn.Module):
+    """Leaves a branch out, sample by sample; what stays is scaled (Huang et al., ECCV 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0:
+            return x
+        stays = torch.rand(len(x), dtype=x.dtype) >= self.rate
+        return x * stays.view(-1, *(1,) * (x.ndim - 1)) / (1 - self.rate)
+
+
+def state_depths(model: nn.Module, rate: float) -> None:
+    """Put :class:`StochasticDepth` in place of a model's own: linear from 0 to the last block's."""
+    blocks = [module for module in model.modules() if hasattr(module, 'drop_path')]
+    for i, block in enumerate(blocks):
+        block.drop_path = StochasticDepth(rate * i / max(len(blocks) - 1, 1))
+
+
 def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[dict, list, list]:
     """The recipe in PyTorch's words."""
     groups = []
@@ -236,6 +262,7 @@ def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[
         decay = 0.05 if p.ndim > 1 or recipe.decays_vectors else 0.0
         groups.append(dict(params=[p], weight_decay=decay, factor=factor))
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, foreach=False)
+    state_depths(model, recipe.drop_path)
     model.train()
     average, losses, rates = None, [], []
     for step in range(STEPS):
@@ -250,8 +277,9 @@ def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[
         loss.backward()
         if recipe.clip is not None:
             norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+            assert norm > CLIP
             for p in model.parameters():
-                p.grad *= min(1.0, recipe.clip / (norm + 1e-6))
+                p.grad *= CLIP / (norm + 1e-6)
         for group in optimizer.param_groups:
             group['lr'] = rate(recipe, step, group['factor'])
         optimizer.step()
@@ -286,6 +314,7 @@ def test_first_steps(name, layer_decay, tmp_path):
     for key, buffer in model.named_buffers():
         if 'running' in key:
             torch.testing.assert_close(found['weights'].get_buffer(key), buffer)
+            torch.testing.assert_close(found['average'].get_buffer(key), buffer)  # the newest
 
 
 PER_EPOCH = 10  # iterations
@@ -313,6 +342,17 @@ def get_rates(name: str) -> list[float]:
         for scheduler in by_epoch:
             scheduler.step()
     return rates
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_learning_rates_by_their_formula(name):
+    """To the end: the line rises with each iteration, the cosine moves once an epoch."""
+    recipe = RECIPES[name]
+    rising = recipe._replace(warm_up=PER_EPOCH * recipe.warm_up)
+    wanted = [rate(rising, step) for step in range(rising.warm_up)]
+    for epoch in range(recipe.warm_up, recipe.epochs):
+        wanted += PER_EPOCH * [rate(recipe, epoch)]
+    np.testing.assert_allclose(get_rates(name), wanted, rtol=0, atol=1e-12)
 
 
 def get_rates_of_timm(recipe: Recipe, by_epoch: bool) -> list[float]:
