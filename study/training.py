@@ -110,9 +110,10 @@ class Study:
         return failures + [text for texts in found.values() for text in texts]
 
     def hash_inputs(self, runs: Sequence[Run]) -> str:
-        """Changes with what a comparison depends on: configs, data, code, results."""
+        """Changes with what a comparison depends on: configs, data, code, the runs' results."""
         parts = [self.make_step(run, seed).inputs for run in runs for seed in SEEDS]
-        return hashlib.sha256('\0'.join([*parts, self.file.read_text()]).encode()).hexdigest()
+        results = [repr(self.records.get(run.name)) for run in runs]
+        return hashlib.sha256('\0'.join([*parts, *results]).encode()).hexdigest()
 
     def _run(
         self, keys: Sequence[Key], keep: Callable[[Run, int, Step, Result], None]

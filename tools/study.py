@@ -124,7 +124,7 @@ def train(plan: Study, chosen: list[Run], args: argparse.Namespace) -> list[str]
 
 def compare(plan: Study, chosen: list[Run], args: argparse.Namespace) -> list[str]:
     """With today's code; what is not as it was."""
-    inputs = f'{plan.hash_inputs(chosen)}\n' if plan.file.is_file() else ''
+    inputs = f'{plan.hash_inputs(chosen)}\n'
     if args.if_changed and COMPARED.is_file() and COMPARED.read_text() == inputs:
         print(f'code, configs and results are those of the last comparison ({COMPARED})')
         return []
