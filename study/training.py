@@ -69,6 +69,8 @@ class Study:
 
         def keep(run: Run, seed: int, step: Step, result: Result) -> None:
             self.records = read_records(self.file)  # another study may have added to it
+            if (run, seed) not in keys and self.is_known(run, seed):  # only its weights were gone
+                return
             known = {
                 s: r for s, r in self._find(run).items() if s != seed and self.is_known(run, s)
             }

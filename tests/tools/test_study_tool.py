@@ -104,8 +104,8 @@ def test_other_data_are_measured_again(call, place):
     assert len(read_calls(place)) == 4
 
 
-def test_a_network_starts_from_its_classifier(call, place):
-    """Which is trained first, or again where only its result is left."""
+def test_a_network_starts_from_its_classifier(call, place, monkeypatch):
+    """Which is trained first, or again where only its result is left, which stays."""
     call('--seeds', '1', only='^segmentor/paca pretrained$')
     folder = place / 'work' / 'classifier' / 'paca' / 'seed_1'
     first, second = read_calls(place)
@@ -113,11 +113,15 @@ def test_a_network_starts_from_its_classifier(call, place):
     assert second.startswith('paca configs/study/segmentor.py')
     assert f'init_cfg.checkpoint={folder}/epoch_2.pth' in second
     shutil.rmtree(place / 'work')
+    monkeypatch.setenv('VALUE', '0.1')
     call('--seeds', '1', only='^segmentor_fcn/paca pretrained$')
     assert [line.split()[1] for line in read_calls(place)[2:]] == [
         'configs/study/classifier.py',
         'configs/study/segmentor_fcn.py',
     ]
+    records = read_records(place / 'results.json')
+    assert records['classifier/paca'].collect('top-1') == [0.51]
+    assert records['segmentor_fcn/paca pretrained'].collect('mIoU') == [0.1]
 
 
 def test_a_failure_does_not_end_the_others(call, place, monkeypatch):
