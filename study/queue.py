@@ -29,13 +29,15 @@ class Queue:
             None for processes of this one.
         folder: For submitit's files.
         hours: After which no further step begins.
+        verbose: Whether to show the trainings' progress.
     """
 
     command: Sequence[str]
     workers: int
-    cluster: str | None
-    folder: Path
+    cluster: str | None = None
+    folder: Path = Path('jobs')
     hours: float = math.inf
+    verbose: bool = False
 
     def run(self, steps: Mapping[Key, Step], keep: Callable[[Key, Result], None]) -> list[str]:
         """Run what starts from nothing, then what starts from that.
@@ -60,8 +62,8 @@ class Queue:
                     with self._batch(executor):
                         for key, step in wave.items():
                             if not (step.needs and step.needs.folder in failures):
-                                job = executor.submit(try_step, step, self.command, deadline)
-                                jobs[key] = job
+                                arguments = (step, self.command, deadline, self.verbose)
+                                jobs[key] = executor.submit(try_step, *arguments)
                     for key, step in wave.items():
                         result = (
                             get_result(jobs[key]) if key in jobs else 'what it starts from failed'
@@ -106,11 +108,11 @@ def get_result(job: Future) -> Result | str:
         return f'{type(error).__name__}: {last_line(error)}'
 
 
-def try_step(step: Step, command: Sequence[str], deadline: float) -> Result | str:
+def try_step(step: Step, command: Sequence[str], deadline: float, verbose: bool) -> Result | str:
     """The result of a step, or why there is none."""
     if time.time() > deadline:
         return 'not begun, --hours are over'
     try:
-        return run_step(step, command, verbose=False)
+        return run_step(step, command, verbose=verbose)
     except UserError as error:
         return str(error)

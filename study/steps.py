@@ -209,7 +209,7 @@ def train(
             else:
                 continue
             if verbose:
-                print(f'  {shown}', flush=True)
+                print(f'  {step.title}: {shown}', flush=True)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -4,6 +4,7 @@
     python tools/demo.py --scratch    # or: make demo-scratch, detection also without pretraining
 
 Finished steps are kept: a second call runs only what is missing or whose inputs have changed.
+Detection and segmentation, which both start from the pretraining, run at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import mmdense  # noqa: F401  (mends the stack before the toolboxes are imported
 from mmdense.data.digit_scenes import MARKER
 from mmdense.engine import launch
 from mmdense.errors import UserError
-from mmdense.study.steps import Step, run_step
+from mmdense.study.queue import Queue
+from mmdense.study.steps import Step
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')
@@ -38,9 +40,11 @@ BOX_AND_MASK = {
 
 
 def make_step(title: str, name: str, metrics: dict[str, str], needs: Step | None = None) -> Step:
-    """The training of a config of configs/digits."""
+    """The training of a config of configs/digits; what needs another has half of the cores."""
     config, folder = Path('configs/digits', f'{name}.py'), Path('work_dirs', name)
-    return Step(title, config, folder, metrics, (MADE,), needs)
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    variables = {'OMP_NUM_THREADS': str(threads)} if needs else {}
+    return Step(title, config, folder, metrics, (MADE,), needs, variables=variables)
 
 
 PRETRAIN = make_step('pretraining', 'paca_digits', {'top-1': 'accuracy/top1'})
@@ -103,8 +107,14 @@ def main() -> None:
     if not MADE.is_file():
         run_tool('data/digit_scenes.py', '--out', str(DATA))
     rows = {'data': dict(seconds=time.time() - start)}
-    for step in (PRETRAIN, DETECT, *([SCRATCH] if args.scratch else []), SEGMENT):
-        rows[step.title] = run_step(step, (sys.executable, 'tools/train.py'))._asdict()
+    steps = (PRETRAIN, DETECT, *([SCRATCH] if args.scratch else []), SEGMENT)
+    queue = Queue((sys.executable, 'tools/train.py'), workers=2, verbose=True)
+    failures = queue.run(
+        {step.title: step for step in steps},
+        lambda title, result: rows.update({title: result._asdict()}),
+    )
+    if failures:
+        raise UserError('; '.join(failures))
     begin = time.time()
     pictures = draw_pictures()
     rows['pictures'] = dict(seconds=time.time() - begin)

@@ -69,8 +69,8 @@ def test_result(make, command, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith('detection: python ') and 'seed=1' in printed[0]
     assert printed[1:] == [
-        "  loaded 139 of 139 tensors of 'a.pth'",
-        '  epoch [1][ 20/250] eta 0:01:02 loss 2.5',
+        "  detection: loaded 139 of 139 tensors of 'a.pth'",
+        '  detection: epoch [1][ 20/250] eta 0:01:02 loss 2.5',
     ]
     assert (step.folder / 'train.log').read_text().startswith('a warning\n')
     assert json.loads((step.folder / 'step.json').read_text())['metrics'] == result.metrics
