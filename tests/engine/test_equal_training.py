@@ -62,12 +62,6 @@ RECIPES = {
     'fcvit/fcvit_b12_in1k': Recipe(1e-3, 5, 1e-3, 300, 1e-6, None, 0.8, 1.0, 0.1),
     'msf/msf_s_in1k': Recipe(1e-3, 10, 0.033, 100, 0, 1, 0.2, 0.2, 0.0, True),
 }
-NETWORKS = {
-    'paca': 'PaCaViT',
-    'groupmixformer': 'GroupMixFormer',
-    'fcvit': 'FCViT',
-    'msf': 'MSFViT',
-}
 
 
 def make_batch(step: int) -> tuple[Tensor, Tensor]:
