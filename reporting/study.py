@@ -27,11 +27,11 @@ All networks have the same steps, batches, learning rates and augmentations: tho
 scenes, segmentors 6,000, where the backbone learns at a quarter of the rate. "Pretrained" is from
 the classifier of the same network and seed here, not from the demo's.
 
-Figures are means over {seeds} seeds with their standard deviations.{missing} Parameters are the
-backbone's; multiply-accumulates (MACs) the whole model's, on one picture of 48 x 48 for classifiers
-and of 128 x 128 else. Core seconds (of the quickest seed, since machines are shared) and the most
-memory (MiB) are those of a whole run's main process, start and evaluation included. `make regress`
-trains the families anew and compares.
+Figures are means over {seeds} seeds with their standard deviations.{missing} Parameters and
+multiply-accumulates (MACs) are the backbone's, on one picture of 48 x 48 for classifiers and of 128
+x 128 else, and besides the whole model's. Core seconds (of the quickest seed, since machines are
+shared) and the most memory (MiB) are those of a whole run's main process, start and evaluation
+included. `make regress` trains the families anew and compares.
 
 ![What networks reach by what they cost](images/study.png)"""
 
@@ -55,7 +55,7 @@ def write_table(table: Table, records: Records) -> str:
     """A row for each of a table; cells are empty where nothing was measured yet."""
     configs = [run.config for run in next(iter(table.rows.values()))]
     metrics = [title for config in configs for title in get_facts(config).metrics]
-    rows = [['network', 'parameters', 'MACs', *metrics, 'core seconds', 'MiB']]
+    rows = [['network', 'parameters', 'MACs', 'with heads', *metrics, 'core seconds', 'MiB']]
     rows.append(['---'] * len(rows[0]))
     for name, runs in table.rows.items():
         found = [records.get(run.name) for run in runs]
@@ -65,6 +65,7 @@ def write_table(table: Table, records: Records) -> str:
                 name,
                 f'{known[0].cost.params / 1e6:.2f} M' if known else '',
                 ' / '.join(f'{record.cost.macs / 1e6:.0f} M' for record in known),
+                ' / '.join(f'{record.cost.whole_macs / 1e6:.0f} M' for record in known),
                 *(cell for run, record in zip(runs, found) for cell in list_metrics(run, record)),
                 ' / '.join(f'{fastest(record):.0f}' for record in known),
                 ' / '.join(f'{largest(record):.0f}' for record in known),

@@ -20,11 +20,12 @@ LEAST_DEVIATION = 0.005
 
 
 class Cost(NamedTuple):
-    """Parameters of a run's backbone; multiply-accumulates of the whole model on an image of its
-    data."""
+    """Parameters and multiply-accumulates of a run's backbone, and multiply-accumulates of the whole
+    model, on an image of its data."""
 
     params: int
     macs: int
+    whole_macs: int
 
 
 class Record(NamedTuple):
@@ -62,7 +63,7 @@ def read_records(path: Path) -> Records:
     try:
         return {
             name: Record(
-                Cost(entry['params'], entry['macs']),
+                Cost(*(entry[field] for field in Cost._fields)),
                 {int(seed): Result(**result) for seed, result in entry['seeds'].items()},
             )
             for name, entry in json.loads(path.read_text()).items()

@@ -114,7 +114,7 @@ class Study:
     def hash_inputs(self, runs: Sequence[Run]) -> str:
         """Changes with what a comparison depends on: configs, data, code, the runs' results."""
         parts = [self.make_step(run, seed).inputs for run in runs for seed in SEEDS]
-        results = [repr(self.records.get(run.name)) for run in runs]
+        results = [repr(self._find(run)) for run in runs]
         return hashlib.sha256('\0'.join([*parts, *results]).encode()).hexdigest()
 
     def _run(

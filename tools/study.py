@@ -105,7 +105,7 @@ def count(run: Run, step: Step) -> Cost:
     cfg = step.read_config()
     cfg.merge_from_dict({f'model.backbone.{key}': value for key, value in run.options})
     found = measure(cfg, (SIDES.get(run.config, SCENE),) * 2)
-    return Cost(found.parts['backbone'].params, found.macs)
+    return Cost(*found.parts['backbone'], found.macs)
 
 
 def train(plan: Study, chosen: list[Run], args: argparse.Namespace) -> list[str]:

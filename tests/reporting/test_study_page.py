@@ -23,7 +23,7 @@ TABLE = Table(
 def make_record(macs: int, **metrics: list[float]) -> Record:
     seeds = range(len(next(iter(metrics.values()))))
     return Record(
-        Cost(1_230_000, macs),
+        Cost(1_230_000, macs, 2 * macs),
         {
             i: Result(
                 '',
@@ -49,13 +49,15 @@ RECORDS = {
 
 def test_table():
     rows = [row.strip('| ').split(' | ') for row in write_table(TABLE, RECORDS).splitlines()]
-    assert rows[0] == 'network,parameters,MACs,top-1,box AP,mask AP,core seconds,MiB'.split(',')
+    assert rows[
+        0
+    ] == 'network,parameters,MACs,with heads,top-1,box AP,mask AP,core seconds,MiB'.split(',')
     assert rows[2] == [
-        'PaCa-ViT', '1.23 M', '12 M / 70 M', '0.850 ± 0.071', '0.300 ± 0.000', '0.225 ± 0.035',
+        'PaCa-ViT', '1.23 M', '12 M / 70 M', '25 M / 140 M', '0.850 ± 0.071', '0.300 ± 0.000', '0.225 ± 0.035',
         '10 / 10', '1001 / 1001',
     ]  # fmt: skip
     assert write_table(TABLE, RECORDS).splitlines()[3] == (
-        '| MSF | 1.23 M | 40 M | 0.500 ± 0.000 |  |  | 10 | 1001 |'
+        '| MSF | 1.23 M | 40 M | 80 M | 0.500 ± 0.000 |  |  | 10 | 1001 |'
     )
 
 

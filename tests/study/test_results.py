@@ -23,7 +23,7 @@ def make_result(**metrics: float) -> Result:
 @pytest.fixture
 def records():
     results = {seed: make_result(mIoU=0.5 + 0.1 * seed) for seed in SEEDS}
-    return {'segmentor/paca': Record(Cost(10, 20), results)}
+    return {'segmentor/paca': Record(Cost(10, 20, 30), results)}
 
 
 def test_file(records, tmp_path):
@@ -44,7 +44,7 @@ def test_another_file(text, tmp_path):
 def test_mean_and_deviation(records):
     mean, deviation = records['segmentor/paca'].summarize('mIoU')
     assert mean == pytest.approx(0.6) and deviation == pytest.approx(0.1)
-    one = Record(Cost(1, 1), {0: make_result(mIoU=0.5)})
+    one = Record(Cost(1, 1, 1), {0: make_result(mIoU=0.5)})
     assert one.summarize('mIoU')[0] == 0.5 and math.isnan(one.summarize('mIoU')[1])
 
 
@@ -63,7 +63,7 @@ def test_beyond_three_deviations(value, is_fine, records):
 def test_seeds_that_agree_by_chance(records):
     """Those of other runs of the config do not."""
     same = {seed: make_result(mIoU=0.5) for seed in SEEDS}
-    records |= {'segmentor/fcvit': Record(Cost(1, 1), same), 'detector/msf': None}
+    records |= {'segmentor/fcvit': Record(Cost(1, 1, 1), same), 'detector/msf': None}
     runs = [Run('segmentor', 'paca'), Run('segmentor', 'fcvit'), Run('detector', 'msf')]
     for value, number in ((0.5 + 0.14, 0), (0.5 + 0.16, 1)):  # 3 times what lies between 0 and 0.1
         result = make_result(mIoU=value)
@@ -72,7 +72,7 @@ def test_seeds_that_agree_by_chance(records):
 
 def test_all_seeds_agree():
     same = {seed: make_result(mIoU=0.5) for seed in SEEDS}
-    records = {'segmentor/paca': Record(Cost(1, 1), same)}
+    records = {'segmentor/paca': Record(Cost(1, 1, 1), same)}
     assert not find_regressions(
         records, [Run('segmentor', 'paca')], Run('segmentor', 'paca'), make_result(mIoU=0.51)
     )
