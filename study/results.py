@@ -20,8 +20,8 @@ LEAST_DEVIATION = 0.005
 
 
 class Cost(NamedTuple):
-    """Parameters and multiply-accumulates of a run's backbone, and multiply-accumulates of the whole
-    model, on an image of its data."""
+    """Parameters and multiply-accumulates of a run's backbone, then those of the whole model, on an
+    image of its data."""
 
     params: int
     macs: int
