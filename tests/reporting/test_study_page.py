@@ -49,11 +49,11 @@ RECORDS = {
 
 def test_table():
     rows = [row.strip('| ').split(' | ') for row in write_table(TABLE, RECORDS).splitlines()]
-    assert rows[
-        0
-    ] == 'network,parameters,MACs,with heads,top-1,box AP,mask AP,core seconds,MiB'.split(',')
+    titles = 'network,parameters,MACs,with heads,top-1,box AP,mask AP,core seconds,MiB'
+    assert rows[0] == titles.split(',')
     assert rows[2] == [
-        'PaCa-ViT', '1.23 M', '12 M / 70 M', '25 M / 140 M', '0.850 ± 0.071', '0.300 ± 0.000', '0.225 ± 0.035',
+        'PaCa-ViT', '1.23 M', '12 M / 70 M', '25 M / 140 M',
+        '0.850 ± 0.071', '0.300 ± 0.000', '0.225 ± 0.035',
         '10 / 10', '1001 / 1001',
     ]  # fmt: skip
     assert write_table(TABLE, RECORDS).splitlines()[3] == (
