@@ -56,8 +56,6 @@ RECIPES = {
     'fcvit/mask_rcnn_fcvit_b12_1x': Recipe(2e-4, 1e-4, 1e-3, spares_norms=False),
     'msf/mask_rcnn_msf_s_1x': COCO._replace(drop_path=0.0),
     'paca/upernet_paca_s_160k': ADE20K,
-    'groupmixformer/upernet_groupmixformer_s_160k': ADE20K._replace(drop_path=0.2),
-    'fcvit/upernet_fcvit_b12_160k': ADE20K,
     'msf/upernet_msf_s_160k': ADE20K._replace(drop_path=0.0),
     'paca/paca_head_paca_s_160k': ADE20K._replace(fast=TEN_TIMES),
 }

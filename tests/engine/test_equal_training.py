@@ -237,7 +237,7 @@ class StochasticDepth(nn.Module):
         if self.rate == 0:
             return x
         stays = torch.rand(len(x), dtype=x.dtype) >= self.rate
-        return x * stays.view(-1, *(1,) * (x.ndim - 1)) / (1 - self.rate)
+        return x / (1 - self.rate) * stays.view(-1, *(1,) * (x.ndim - 1))
 
 
 def state_depths(model: nn.Module, rate: float) -> None:
