@@ -7,6 +7,7 @@ SEGMENTOR = dict(
     DIGIT_RECIPES['digits/upernet_paca_digits'],
     schedule='cosine from 0 to 3, min 1e-05',
     length='3 epochs',
+    batch=4,
 )
 RECIPES = {
     'study/classifier': dict(
@@ -15,7 +16,7 @@ RECIPES = {
         warm_up='50 iterations from 0.01',
         schedule='cosine from 0 to 2, min 1e-05',
         length='2 epochs',
-        batch=32,
+        batch=16,
         augmentations='RandomResizedCrop',
         jitter=None,
     ),
@@ -24,6 +25,7 @@ RECIPES = {
         warm_up='25 iterations from 0.01',
         schedule='cosine from 0 to 1, min 1e-05',
         length='1 epochs',
+        batch=4,
     ),
     'study/segmentor*': SEGMENTOR,
 }
