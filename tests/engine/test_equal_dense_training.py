@@ -1,9 +1,8 @@
 """Twenty steps of the published COCO and ADE20K recipes, beside a plain statement of them.
 
-As test_equal_training.py does for ImageNet: PyTorch's AdamW with what decays and what learns
-faster by its name, the learning rate by its formula, the segmentors' losses too; detectors have the
-loss of the toolbox. An epoch is one iteration, and the warm-up is five, so that all of a schedule
-is seen.
+As test_equal_training.py does for ImageNet: PyTorch's AdamW with what decays by its name, the
+learning rate by its formula, the segmentors' losses too; detectors have the loss of the toolbox. An
+epoch is one iteration, and the warm-up is five, so that all of a schedule is seen.
 """
 
 import copy
@@ -32,19 +31,17 @@ from mmdense.engine import building, training
 STEPS, BATCH, SIDE, WARM_UP = 20, 2, 64, 5
 IGNORED = 255
 WIDTH = 8  # of necks and heads
-TEN_TIMES = ('decode_head', 'clustering.assign')  # in names of what learns so much faster
 
 
 class Recipe(NamedTuple):
     """Learning rate and decay; the part of the rate that the warm-up starts at; whether tensors
-    with `norm` in their name do not decay; which names have ten times the rate; stochastic depth.
+    with `norm` in their name do not decay; stochastic depth.
     """
 
     lr: float
     decay: float
     start: float
     spares_norms: bool = True
-    fast: tuple[str, ...] = ()
     drop_path: float = 0.1
 
 
@@ -57,7 +54,6 @@ RECIPES = {
     'msf/mask_rcnn_msf_s_1x': COCO._replace(drop_path=0.0),
     'paca/upernet_paca_s_160k': ADE20K,
     'msf/upernet_msf_s_160k': ADE20K._replace(drop_path=0.0),
-    'paca/paca_head_paca_s_160k': ADE20K._replace(fast=TEN_TIMES),
 }
 
 
@@ -140,7 +136,6 @@ class DenseObserver(Hook):
 def shrink(cfg: Config, name: str) -> None:
     """The recipe's network and heads as small as can be."""
     drop_path = RECIPES[name].drop_path
-    assert cfg.model.backbone.get('drop_path_rate', 0.0) == drop_path
     tiny = {**TINY[next(iter(FAMILY[name.split('/')[0]].tiny))], 'drop_path_rate': drop_path}
     if 'num_layers' in tiny['arch']:  # a pyramid of four layers
         tiny.update(arch={**tiny['arch'], 'num_layers': 4}, out_indices=(0, 1, 2, 3))
@@ -237,15 +232,8 @@ def train_plainly(
     """The recipe in PyTorch's words."""
     groups = []
     for name, p in model.named_parameters():
-        fast = any(word in name for word in recipe.fast)
-        spared = recipe.spares_norms and 'norm' in name and not fast
-        groups.append(
-            dict(
-                params=[p],
-                weight_decay=0.0 if spared else recipe.decay,
-                factor=10 if fast else 1,
-            )
-        )
+        spared = recipe.spares_norms and 'norm' in name
+        groups.append(dict(params=[p], weight_decay=0.0 if spared else recipe.decay))
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, foreach=False)
     model.train()
     losses = []
@@ -255,7 +243,7 @@ def train_plainly(
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group['lr'] = group['factor'] * rate(recipe, is_detector, step)
+            group['lr'] = rate(recipe, is_detector, step)
         optimizer.step()
         losses.append(loss.item())
     return losses

@@ -243,8 +243,8 @@ class StochasticDepth(nn.Module):
 def state_depths(model: nn.Module, rate: float) -> None:
     """Put :class:`StochasticDepth` in place of a model's own: linear from 0 to the last block's."""
     blocks = [module for module in model.modules() if hasattr(module, 'drop_path')]
-    for i, block in enumerate(blocks):
-        block.drop_path = StochasticDepth(rate * i / max(len(blocks) - 1, 1))
+    for block, rate_here in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist()):  # float32
+        block.drop_path = StochasticDepth(rate_here)
 
 
 def train_plainly(model: nn.Module, recipe: Recipe, layer_decay: bool) -> tuple[dict, list, list]:
