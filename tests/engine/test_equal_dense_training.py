@@ -5,7 +5,6 @@ learning rate by its formula, the segmentors' losses too; detectors have the los
 epoch is one iteration, and the warm-up is five, so that all of a schedule is seen.
 """
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,18 +16,16 @@ from helpers import FAMILY, TINY, load_config
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.registry import DATASETS, MODELS
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
+from twenty_steps import STEPS, run_steps
 
-from mmdense.engine import building, training
-
-STEPS, BATCH, SIDE, WARM_UP = 20, 2, 64, 5
+BATCH, SIDE, WARM_UP = 2, 64, 5
 IGNORED = 255
 WIDTH = 8  # of necks and heads
 
@@ -122,17 +119,6 @@ class DenseDoubles(BaseDataPreprocessor):
         return dict(inputs=data['inputs'][0], data_samples=samples)
 
 
-@HOOKS.register_module()
-class DenseObserver(Hook):
-    """Keeps the losses."""
-
-    def __init__(self) -> None:
-        self.losses = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.losses.append(outputs['loss'].item())
-
-
 def shrink(cfg: Config, name: str) -> None:
     """The recipe's network and heads as small as can be."""
     drop_path = RECIPES[name].drop_path
@@ -167,32 +153,12 @@ def run_config(name: str, folder: str) -> tuple[nn.Module, nn.Module, list[float
     is_detector = 'roi_head' in cfg.model
     shrink(cfg, name)
     cfg.model.data_preprocessor = dict(type='DenseDoubles')
-    cfg.train_dataloader = dict(
-        batch_size=1,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dict(type='DenseBatches', is_detector=is_detector),
-    )
     warm_up, decay = cfg.param_scheduler
     warm_up.end = WARM_UP
     if not is_detector:
         decay.update(begin=WARM_UP, end=STEPS)
-    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=STEPS)
-    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
-        cfg[key] = None
-    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
-        cfg[key] = None
-    cfg.custom_hooks = [dict(type='DenseObserver')]
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1, save_last=False)
-    cfg.work_dir, cfg.launcher, cfg.log_level = folder, 'none', 'WARNING'
-    training.set_resumable(cfg)
-    runner = building.build_runner(cfg)
-    runner.model.double()
-    runner.model.init_weights()
-    untrained = copy.deepcopy(runner.model)
-    runner._init_model_weights = lambda: None
-    runner.train()
-    observer = next(hook for hook in runner.hooks if isinstance(hook, DenseObserver))
+    dataset = dict(type='DenseBatches', is_detector=is_detector)
+    untrained, runner, observer = run_steps(cfg, folder, dataset)
     return untrained, runner.model, observer.losses
 
 

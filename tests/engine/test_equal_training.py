@@ -7,7 +7,6 @@ one iteration, so that a warm-up ends within the twenty; who clips, clips to les
 in each step. The networks are tiny, of float64; both sides draw the same numbers.
 """
 
-import copy
 import math
 import re
 from functools import partial
@@ -18,10 +17,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import FAMILY, TINY, load_config
-from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from mmpretrain.models.utils.batch_augments import RandomBatchAugment
 from mmpretrain.structures import DataSample
 from timm.optim import param_groups_weight_decay
@@ -29,10 +27,9 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import Dataset
+from twenty_steps import STEPS, Observer, run_steps
 
-from mmdense.engine import building, training
-
-STEPS, BATCH, SIDE, CLASSES = 20, 4, 64, 5
+BATCH, SIDE, CLASSES = 4, 64, 5
 CLIP = 0.1  # in place of the recipes' norms, which gradients of tiny networks may not reach
 SMOOTHING = 0.1
 EMA = 2e-4
@@ -115,22 +112,6 @@ class Doubles(BaseDataPreprocessor):
         return dict(inputs=images, data_samples=samples)
 
 
-@HOOKS.register_module()
-class Observer(Hook):
-    """Keeps losses and learning rates."""
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self) -> None:
-        self.losses, self.rates = [], []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        self.rates.append([g['lr'] for g in runner.optim_wrapper.param_groups])
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.losses.append(outputs['loss'].item())
-
-
 def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, dict, Observer]:
     """The recipe's own config with a tiny network: it untrained, and what 20 steps end with."""
     cfg = load_config(name)
@@ -149,37 +130,14 @@ def run_config(name: str, folder: str, layer_decay: bool) -> tuple[nn.Module, di
     cfg.model.data_preprocessor = dict(
         type='Doubles', batch_augments=dict(cfg.model.pop('train_cfg'))
     )
-    cfg.train_dataloader = dict(
-        batch_size=1,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dict(type='Batches'),
-    )
-    cfg.train_cfg.max_epochs = STEPS
-    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
-        cfg[key] = None
-    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
-        cfg[key] = None
-    cfg.custom_hooks = [
-        dict(type='Observer'),
-        *load_config('_base_/ema').custom_hooks,
-    ]
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1, save_last=False)
     if layer_decay:
         cfg.optim_wrapper.constructor = 'mmdense.LayerDecayOptimWrapperConstructor'
         cfg.optim_wrapper.paramwise_cfg.layer_decay_rate = LAYER_DECAY
     assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == RECIPES[name].clip
     if RECIPES[name].clip is not None:
         cfg.optim_wrapper.clip_grad.max_norm = CLIP
-    cfg.work_dir, cfg.launcher, cfg.log_level = folder, 'none', 'WARNING'
-    training.set_resumable(cfg)
-    runner = building.build_runner(cfg)
-    runner.model.double()
-    runner.model.init_weights()
-    untrained = copy.deepcopy(runner.model)
-    runner._init_model_weights = lambda: None
-    runner.train()
-    observer = next(hook for hook in runner.hooks if isinstance(hook, Observer))
+    hooks = load_config('_base_/ema').custom_hooks
+    untrained, runner, observer = run_steps(cfg, folder, dict(type='Batches'), *hooks)
     average = next(hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model'))
     return untrained, dict(weights=runner.model, average=average.module), observer
 
