@@ -41,6 +41,8 @@ from mmdense.engine.building import build_model  # noqa: E402
 
 sys.path.insert(0, str(GOLDEN))
 torch.set_num_threads(THREADS)
+# Or a fork has no gradients, if its parent met a fake CUDA device (torch.export) before its first.
+torch.ones(1, requires_grad=True).sum().backward()
 remember_what_is_slow()
 draw_no_numbers_of_meta()
 
