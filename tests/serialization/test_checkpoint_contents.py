@@ -1,4 +1,4 @@
-"""What is in the files: classes and weights, raw and averaged, names that may differ."""
+"""What is in the files: classes and weights, as they are written and read."""
 
 import hashlib
 import json
@@ -7,22 +7,12 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from torch import nn
 
-from mmdense.errors import UserError
-from mmdense.files import replacing
 from mmdense.serialization.checkpoint import (
     get_classes,
     get_state_dict,
     load_file,
     save_weights,
-)
-from mmdense.serialization.conversion import has_averaged_weights, pick_weights
-from mmdense.serialization.matching import (
-    describe_mismatch,
-    describe_prefixes,
-    find_exempt,
-    find_mismatch,
 )
 
 CLASSES = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])
@@ -96,113 +86,3 @@ def test_tensors_by_name_without_a_wrapper():
     state = {'module.a': one, 'b.module.c': one, 'steps': 3, 'd': one}
     assert set(get_state_dict(dict(state_dict=state))) == {'a', 'b.module.c', 'd'}
     assert set(get_state_dict(state)) == {'a', 'b.module.c', 'd'}
-
-
-def test_an_old_file_survives_a_failure(tmp_path):
-    path = tmp_path / 'folder' / 'a.txt'
-    with replacing(path) as part:
-        part.write_text('old')
-        assert part.suffix == '.txt' and not path.exists()
-    with pytest.raises(ZeroDivisionError), replacing(path) as part:
-        part.write_text('new')
-        1 / 0  # noqa: B018
-    assert path.read_text() == 'old' and list(path.parent.iterdir()) == [path]
-    with pytest.raises(UserError, match='cannot be written'), replacing(path / 'below'):
-        pass
-
-
-RAW, AVERAGE = dict(w=torch.zeros(2)), dict(w=torch.ones(2))
-
-
-@pytest.mark.parametrize(
-    'checkpoint',
-    [
-        dict(state_dict=RAW, state_dict_ema=AVERAGE),  # timm
-        dict(model=RAW, model_ema=AVERAGE),
-        dict(state_dict=AVERAGE, ema_state_dict=RAW),  # mmengine swaps the two when it saves
-    ],
-    ids=['timm', 'model', 'mmengine'],
-)
-def test_raw_and_averaged_weights(checkpoint):
-    assert torch.equal(pick_weights(checkpoint)['w'], RAW['w'])
-    assert torch.equal(pick_weights(checkpoint, ema=True)['w'], AVERAGE['w'])
-    assert has_averaged_weights(checkpoint)
-
-
-@pytest.mark.parametrize(
-    'checkpoint', [RAW, dict(state_dict=RAW), dict(model=RAW, epoch=1)], ids=['bare', 'mm', 'model']
-)
-def test_files_without_averaged_weights(checkpoint):
-    assert torch.equal(pick_weights(checkpoint)['w'], RAW['w'])
-    assert not has_averaged_weights(checkpoint)
-    with pytest.raises(UserError, match='holds no averaged weights'):
-        pick_weights(checkpoint, ema=True)
-
-
-def test_what_is_no_weight_is_left_out():
-    averaged = {'module.w': torch.ones(2), 'n_averaged': torch.tensor(3), 'steps': torch.tensor(4)}
-    assert set(pick_weights(dict(state_dict=RAW, model_ema=averaged), ema=True)) == {'w'}
-    assert set(pick_weights(dict(state_dict=dict(RAW, epoch=3)))) == {'w'}
-
-
-def test_nothing_to_pick():
-    with pytest.raises(UserError, match='it holds a list, no dict of tensors'):
-        pick_weights([])
-    with pytest.raises(UserError, match=r'it holds no weights, but epoch$'):
-        pick_weights(dict(epoch=1))
-    with pytest.raises(UserError, match=r'; --ema reads the averaged weights$'):
-        pick_weights(dict(model_ema=AVERAGE))
-
-
-def shapes(**sizes: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    return {key.replace('_', '.'): torch.empty(size) for key, size in sizes.items()}
-
-
-@pytest.mark.parametrize(
-    'own, found, exempt',
-    [
-        ((100, 64), (200, 64), True),  # the channels come last and agree
-        ((100, 64), (100, 32), False),
-        ((100, 64), (200, 32), False),
-        ((100, 64), (100, 64), False),  # it does not differ
-        ((1, 9, 64), (1, 4, 64), True),
-        ((1, 9, 64), (9, 64), False),  # of another rank
-        ((100,), (200,), True),  # a bias has no channels
-    ],
-)
-def test_a_shape_may_differ_but_in_its_channels(own, found, exempt):
-    own, found = shapes(a_assign=own), shapes(a_assign=found)
-    assert find_exempt(own, found, r'\.assign$', None) == ({'a.assign'} if exempt else set())
-    assert find_exempt(own, found, r'\.other$', 'assign') == set()
-    assert find_exempt(own, found, None, None) == set()
-
-
-def test_norms_may_be_absent_on_either_side():
-    own, found = shapes(norm_a=(1,), norm_b=(1,), x=(1,)), shapes(norm_b=(1,), norm_c=(1,), y=(1,))
-    assert find_exempt(own, found, None, r'^norm\.') == {'norm.a', 'norm.c'}
-
-
-def test_mismatches_by_kind_in_one_line():
-    own = shapes(a=(1,), b=(2, 3), c=(4,))
-    found = shapes(b=(3, 2), c=(4,), d=(5,))
-    mismatch = find_mismatch(own, found)
-    assert mismatch == {
-        'missing': ['a'],
-        'unexpected': ['d'],
-        'of another shape': ['b (3, 2) for (2, 3)'],
-    }
-    assert describe_mismatch(mismatch, 3) == (
-        'of 3 tensors, 1 missing (a), 1 unexpected (d), 1 of another shape (b (3, 2) for (2, 3))'
-    )
-    many = dict(missing=['a', 'b', 'c', 'd'], unexpected=['e', 'f', 'g'])
-    assert describe_mismatch(many, 9) == (
-        'of 9 tensors, 4 missing (a, b, c, ...), 3 unexpected (e, f, g)'
-    )
-    assert describe_mismatch(find_mismatch(own, own), 3) == ''
-    assert find_mismatch(own, own | shapes(b=(2, 4)))['of another shape']
-
-
-def test_first_names_by_number():
-    state = nn.ModuleDict(dict(a=nn.Linear(1, 1), b=nn.BatchNorm1d(1))).state_dict()
-    assert describe_prefixes(state) == '5 b.*, 2 a.*'
-    assert describe_prefixes({}) == 'no tensors'

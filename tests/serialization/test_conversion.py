@@ -11,7 +11,12 @@ from mmengine.registry import MODELS
 
 from mmdense.errors import UserError
 from mmdense.families.family import Family
-from mmdense.serialization.conversion import convert, find_options, pick_weights
+from mmdense.serialization.conversion import (
+    convert,
+    find_options,
+    has_averaged_weights,
+    pick_weights,
+)
 from mmdense.serialization.loading import load_pretrained
 
 
@@ -168,3 +173,46 @@ def test_odd_shapes_are_of_no_network(shape):
         for key in list(weights.values())[:: 1 if shape == () else len(weights) // 5]:
             if state[key].shape != shape:
                 assert find_options(family_of(name), {**state, key: odd}) is None, key
+
+
+RAW, AVERAGE = dict(w=torch.zeros(2)), dict(w=torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        dict(state_dict=RAW, state_dict_ema=AVERAGE),  # timm
+        dict(model=RAW, model_ema=AVERAGE),
+        dict(state_dict=AVERAGE, ema_state_dict=RAW),  # mmengine swaps the two when it saves
+    ],
+    ids=['timm', 'model', 'mmengine'],
+)
+def test_raw_and_averaged_weights(checkpoint):
+    assert torch.equal(pick_weights(checkpoint)['w'], RAW['w'])
+    assert torch.equal(pick_weights(checkpoint, ema=True)['w'], AVERAGE['w'])
+    assert has_averaged_weights(checkpoint)
+
+
+@pytest.mark.parametrize(
+    'checkpoint', [RAW, dict(state_dict=RAW), dict(model=RAW, epoch=1)], ids=['bare', 'mm', 'model']
+)
+def test_files_without_averaged_weights(checkpoint):
+    assert torch.equal(pick_weights(checkpoint)['w'], RAW['w'])
+    assert not has_averaged_weights(checkpoint)
+    with pytest.raises(UserError, match='holds no averaged weights'):
+        pick_weights(checkpoint, ema=True)
+
+
+def test_what_is_no_weight_is_left_out():
+    averaged = {'module.w': torch.ones(2), 'n_averaged': torch.tensor(3), 'steps': torch.tensor(4)}
+    assert set(pick_weights(dict(state_dict=RAW, model_ema=averaged), ema=True)) == {'w'}
+    assert set(pick_weights(dict(state_dict=dict(RAW, epoch=3)))) == {'w'}
+
+
+def test_nothing_to_pick():
+    with pytest.raises(UserError, match='it holds a list, no dict of tensors'):
+        pick_weights([])
+    with pytest.raises(UserError, match=r'it holds no weights, but epoch$'):
+        pick_weights(dict(epoch=1))
+    with pytest.raises(UserError, match=r'; --ema reads the averaged weights$'):
+        pick_weights(dict(model_ema=AVERAGE))

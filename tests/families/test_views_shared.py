@@ -1,15 +1,12 @@
-"""What the families' views share, by hand; and their authors' ways to count."""
+"""What the families' views share, by hand."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mmdense.families import FAMILIES, fcvit, groupmixformer, msf, paca
-from mmdense.families.family import Totals, count_plainly
-from mmdense.families.naming import Naming, rename
 from mmdense.families.views import number, place, split_heads, stride_of, summarize, token_at
-from mmdense.inference.visualize import extent_of, name_place, tell_apart
+from mmdense.inference.visualize import name_place
 
 SIZE = (3, 5)  # rows and columns of tokens
 
@@ -110,75 +107,3 @@ def test_heads_are_neighbouring_channels():
         [[2, 3], [8, 9]],
         [[4, 5], [10, 11]],
     ]
-
-
-def test_where_maps_lie_on_a_picture():
-    """Their stride; or where there is none the power of two that covers the picture."""
-    picture = np.zeros((64, 100, 3))
-    view = summarize('x', torch.rand(3, 5, 7), 16)
-    assert extent_of(view, picture) == (0, 7 * 16, 5 * 16, 0)
-    unknown = summarize('x', torch.rand(3, 16, 25), None)
-    assert extent_of(unknown, picture) == (0, 100, 64, 0)
-    padded = summarize('x', torch.rand(3, 10, 14), None)  # 64 / 10 lies between 4 and 8
-    assert extent_of(padded, picture) == (0, 112, 80, 0)
-
-
-def test_neighbours_have_colours_that_differ():
-    colours = tell_apart(20)
-    assert colours.shape == (20, 3)
-    assert np.abs(np.diff(colours, axis=0)).max(axis=1).min() > 0.4
-    assert len(np.unique(colours.round(3), axis=0)) == 20
-
-
-TOTALS = Totals(
-    params=3_000_000,
-    matrix_params=2_000_000,
-    macs=5_000_000_000,
-    layer_norm=20_000_000,
-    batch_norm=30_000_000,
-    transposed=700_000_000,
-)
-
-
-@pytest.mark.parametrize(
-    'count, params, flops',
-    [
-        (count_plainly, 3, 5),
-        (paca.count, 3, 5.7),  # transposed convolutions at the size of their output
-        (groupmixformer.count, 3, 5 + 5 * 0.02 + 2 * 0.03),
-        (fcvit.count, 3e6 / 1024**2, 5),  # parameters in units of 2^20
-        (msf.count, 2, 5),  # no vectors
-    ],
-)
-def test_how_authors_count(count, params, flops):
-    found = count(TOTALS)
-    assert found.params == pytest.approx(params) and found.flops == pytest.approx(flops)
-
-
-def test_every_family_counts_its_own_way():
-    ways = {family.name: family.count for family in FAMILIES}
-    modules = dict(paca=paca, groupmixformer=groupmixformer, fcvit=fcvit, msf=msf)
-    for name, module in modules.items():
-        assert ways[name] is module.count
-
-
-def test_renaming_by_hand():
-    """``{}`` is a number, ``^`` the start; pairs in order, each once, on what the others left."""
-    pairs = [('^a.{}.b.{}.', 'x.{}.{}.'), ('.c', '.d'), ('.dd', '.e'), ('^norm.', 'out.')]
-    names = ['a.1.b.23.w', 'z.a.1.b.2.w', 'q.c.c', 'q.cd', 'norm.w', 'x.norm.w', 'abc']
-    state = {name: i for i, name in enumerate(names)}
-    wanted = ['x.1.23.w', 'z.a.1.b.2.w', 'q.d.c', 'q.e', 'out.w', 'x.norm.w', 'abc']
-    assert rename(state, pairs) == {name: i for i, name in enumerate(wanted)}
-
-
-def test_what_is_renamed_can_be_restored():
-    naming = Naming(r'a\.\d', lambda state: [('^a.{}.', 'x.{}.y.'), ('.c.', '.d.')])
-    state = {'a.1.c.w': 1, 'a.2.e': 2}
-    ours = naming.convert(state)
-    assert ours == {'x.1.y.d.w': 1, 'x.2.y.e': 2}
-    assert naming.restore(ours) == state
-    assert naming.convert(ours) is ours  # has none of the published names
-    chained = Naming(r'a\.', lambda state: [('^a.', 'b.'), ('^b.c.', 'd.')])
-    state = {'a.c.w': 1, 'a.e': 2}
-    assert chained.convert(state) == {'d.w': 1, 'b.e': 2}
-    assert chained.restore(chained.convert(state)) == state
