@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from mmdense.data.digit_scenes import MARKER
 from mmdense.engine import launch
 from mmdense.errors import UserError
 from mmdense.study.queue import Queue
-from mmdense.study.steps import Step
+from mmdense.study.steps import Result, Step
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path('data/digit_scenes')
@@ -69,20 +68,14 @@ def run_tool(*command: str) -> None:
         raise UserError(f'python {" ".join(command)} failed')
 
 
-def draw_pictures() -> list[Path]:
-    """Predictions on held-out scenes, and the clusters of the detector's backbone on one."""
+def draw(step: Step) -> None:
+    """A step's predictions on held-out scenes; of a detector's backbone the clusters on one too."""
     scenes = sorted(map(str, (DATA / 'images' / 'val').glob('*.png')))[:NUM_PICTURES]
-    shutil.rmtree(PICTURES, ignore_errors=True)
-    detector, segmentor = ((str(s.config), str(s.checkpoint)) for s in (DETECT, SEGMENT))
-    clusters = ['--kinds', 'clusters', '--max-maps', '6', '--out-dir', str(PICTURES / 'clusters')]
-    commands = [
-        ('tools/predict.py', *detector, *scenes, '--out-dir', str(PICTURES / DETECT.title)),
-        ('tools/predict.py', *segmentor, *scenes, '--out-dir', str(PICTURES / SEGMENT.title)),
-        ('tools/visualize.py', *detector, scenes[-1], *clusters),
-    ]
-    with ThreadPoolExecutor(2) as pool:  # each takes most of its time to start
-        list(pool.map(lambda command: run_tool(*command), commands))
-    return sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')])
+    model = (str(step.config), str(step.checkpoint))
+    run_tool('tools/predict.py', *model, *scenes, '--out-dir', str(PICTURES / step.title))
+    if step is DETECT:
+        clusters = ('--kinds', 'clusters', '--max-maps', '6', '--out-dir', PICTURES / 'clusters')
+        run_tool('tools/visualize.py', *model, scenes[-1], *map(str, clusters))
 
 
 def print_table(rows: dict[str, dict]) -> None:
@@ -108,20 +101,22 @@ def main() -> None:
         run_tool('data/digit_scenes.py', '--out', str(DATA))
     rows = {'data': dict(seconds=time.time() - start)}
     steps = (PRETRAIN, DETECT, *([SCRATCH] if args.scratch else []), SEGMENT)
+    steps = {step.title: step for step in steps}
     queue = Queue((sys.executable, 'tools/train.py'), workers=2, verbose=True)
-    failures = queue.run(
-        {step.title: step for step in steps},
-        lambda title, result: rows.update({title: result._asdict()}),
-    )
+    shutil.rmtree(PICTURES, ignore_errors=True)
+
+    def keep(title: str, result: Result) -> None:
+        rows[title] = result._asdict()
+        if steps[title] in (DETECT, SEGMENT):
+            draw(steps[title])
+
+    failures = queue.run(steps, keep)
     if failures:
         raise UserError('; '.join(failures))
-    begin = time.time()
-    pictures = draw_pictures()
-    rows['pictures'] = dict(seconds=time.time() - begin)
     rows['this call'] = dict(seconds=time.time() - start)
     print_table(rows)
     print('\nheld-out scenes with the predictions drawn on them:')
-    for picture in pictures:
+    for picture in sorted([*PICTURES.glob('*/vis/*.png'), *PICTURES.glob('clusters/*.png')]):
         print(f'  {picture}')
 
 

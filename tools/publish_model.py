@@ -1,7 +1,7 @@
 """Make a small file to hand out of a training checkpoint: the weights and the names of classes.
 
-python tools/publish_model.py work_dirs/paca_digits/epoch_9.pth checkpoints/paca_digits.pth
-python tools/publish_model.py work_dirs/paca_digits/epoch_9.pth checkpoints/paca_digits.safetensors
+python tools/publish_model.py work_dirs/paca_digits/epoch_8.pth checkpoints/paca_digits.pth
+python tools/publish_model.py work_dirs/paca_digits/epoch_8.pth checkpoints/paca_digits.safetensors
 
 Leaves out the optimizer, schedules and logs. The name of the file that is written ends in the first
 8 hex digits of its SHA-256, as OpenMMLab's do: checkpoints/paca_digits-1a2b3c4d.pth.

@@ -28,10 +28,17 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
-        bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=10),
+        # One regressor of boxes and one of masks for all digits: each class has few examples.
+        bbox_head=dict(
+            in_channels=channels, fc_out_channels=256, num_classes=10, reg_class_agnostic=True
+        ),
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(
-            num_convs=2, in_channels=channels, conv_out_channels=channels, num_classes=10
+            num_convs=2,
+            in_channels=channels,
+            conv_out_channels=channels,
+            num_classes=10,
+            class_agnostic=True,
         ),
     ),
     train_cfg=dict(

@@ -23,7 +23,8 @@ model = dict(
     ),
 )
 
-max_epochs = 9
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
@@ -38,4 +39,4 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=32)

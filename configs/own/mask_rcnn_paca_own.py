@@ -12,6 +12,8 @@ model = dict(
     backbone=dict(init_cfg=None),
     neck=dict(num_outs=5),
     rpn_head=dict(anchor_generator=dict(strides=[4, 8, 16, 32, 64])),
+    # Unlike digits, classes may differ in shape.
+    roi_head=dict(bbox_head=dict(reg_class_agnostic=False), mask_head=dict(class_agnostic=False)),
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

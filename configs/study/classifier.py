@@ -16,10 +16,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
     dict(type='CosineAnnealingLR', eta_min=1e-5, end=max_epochs, convert_to_iter_based=True),
 ]
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.8, 1.0)),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(base_batch_size=16)

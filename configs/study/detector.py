@@ -15,6 +15,7 @@ model = dict(
     train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
 )
 train_dataloader = dict(batch_size=4)
+auto_scale_lr = dict(base_batch_size=4)
 max_epochs = 1
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [

@@ -24,6 +24,7 @@ model = dict(
     auxiliary_head=None,
 )
 train_dataloader = dict(batch_size=4)
+auto_scale_lr = dict(base_batch_size=4)
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [

@@ -254,7 +254,7 @@ class TestBadInput:
                 options('mmpretrain', 'model.backbone.arch=huge'),
                 ["unknown PaCaViT arch 'huge'; known are tiny, small, base"],
             ),
-            ('train.py', 'mmdet', [], ["'work_dirs/paca_digits/epoch_9.pth' does not exist"]),
+            ('train.py', 'mmdet', [], ["'work_dirs/paca_digits/epoch_8.pth' does not exist"]),
             (
                 'train.py',
                 'mmpretrain',

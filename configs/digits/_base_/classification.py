@@ -5,7 +5,6 @@ _base_ = 'dataloaders.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.8, 1.0)),
-    dict(type='ColorJitter', brightness=0.2, contrast=0.2, saturation=0.3, hue=0.5),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -13,7 +12,7 @@ data_preprocessor = dict(
     num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
 )
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     dataset=dict(

@@ -12,4 +12,4 @@ backbone = dict(
     drop_path_rate=0.0,
 )
 embed_dims = [32, 64, 128, 160]
-checkpoint = 'work_dirs/paca_digits/epoch_9.pth'  # what paca_digits.py ends with
+checkpoint = 'work_dirs/paca_digits/epoch_8.pth'  # what paca_digits.py ends with

@@ -20,19 +20,21 @@ DIGITS = dict(
 RECIPES = {
     'digits/paca_digits': dict(
         DIGITS,
+        lr=1e-3,
         warm_up='1 epochs from 0.01',
-        schedule='cosine from 1 to 9, min 1e-05',
-        length='9 epochs',
-        batch=64,
-        base_batch=64,
-        augmentations='RandomResizedCrop ColorJitter',
+        schedule='cosine from 1 to 8, min 1e-05',
+        length='8 epochs',
+        batch=32,
+        base_batch=32,
+        augmentations='RandomResizedCrop',
         train=[48],
         test=[],
-        jitter=(0.2, 0.2, 0.3, 0.5),
         smoothing=0.1,
     ),
     'digits/mask_rcnn_paca_digits': dict(
-        DIGITS, schedule='cosine from 0 to 2, min 1e-05', length='2 epochs'
+        DIGITS,
+        schedule='cosine from 0 to 2, min 1e-05',
+        length='2 epochs',
     ),
     'digits/upernet_paca_digits': dict(
         DIGITS,

@@ -24,8 +24,8 @@ RECIPES = {
     'own/paca_own': dict(
         OWN,
         warm_up='1 epochs from 0.01',
-        schedule='cosine from 1 to 9, min 1e-05',
-        length='9 epochs',
+        schedule='cosine from 1 to 8, min 1e-05',
+        length='8 epochs',
         batch=32,
         base_batch=32,
         augmentations='RandomResizedCrop RandomFlip ColorJitter',
