@@ -90,7 +90,7 @@ def build_small(name: str) -> tuple[Config, nn.Module]:
             if key.endswith(('rpn_cls.weight', 'rpn_reg.weight', 'retina_cls.weight')):
                 nn.init.normal_(weight, std=0.3)
             elif key.endswith(('fc_cls.weight', 'conv_logits.weight')):
-                nn.init.normal_(weight, std=2)
+                nn.init.normal_(weight, std=1)
             elif key.endswith(('fc_reg.weight', 'retina_reg.weight')):
                 nn.init.normal_(weight, std=0.1)
             elif key.endswith('retina_cls.bias'):
