@@ -32,9 +32,7 @@ RECIPES = {
         smoothing=0.1,
     ),
     'digits/mask_rcnn_paca_digits': dict(
-        DIGITS,
-        schedule='cosine from 0 to 2, min 1e-05',
-        length='2 epochs',
+        DIGITS, schedule='cosine from 0 to 2, min 1e-05', length='2 epochs'
     ),
     'digits/upernet_paca_digits': dict(
         DIGITS,
