@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import Runner
 
 from mmdense.engine import hooks
@@ -194,3 +194,19 @@ def test_the_backbone_alone_is_compiled(wrap):
     options = dict(mode='max-autotune', dynamic=False)
     CompileBackboneHook(**options).before_run(SimpleNamespace(model=wrap(model)))
     assert calls == [(model.backbone, options)]
+
+
+def test_backbone_is_compiled_in_place():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Linear(2, 2)
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
+        calls.append(graph)
+        return graph.forward
+
+    hook = HOOKS.build(dict(type='mmdense.CompileBackboneHook', backend=backend))
+    names = list(model.state_dict())
+    hook.before_run(SimpleNamespace(model=model))
+    model.backbone(torch.ones(1, 2))
+    assert len(calls) == 1 and list(model.state_dict()) == names

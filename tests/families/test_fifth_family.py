@@ -12,7 +12,7 @@ import mmdense
 
 ROOT = Path(mmdense.__file__).parent
 TOY = Path(__file__).parent / 'toy'
-SUITES = ('backbones/test_contract.py', 'configs/test_configs.py', 'test_timm_models.py')
+SUITES = ('backbones/test_base.py', 'configs/test_configs.py', 'test_timm_models.py')
 
 
 @pytest.fixture(scope='module')

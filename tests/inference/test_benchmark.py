@@ -1,15 +1,12 @@
 """Benchmarks measure what they say; how fast is not tested."""
 
-import csv
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 from mmengine.config import Config
 
 import mmdense
-from mmdense.data.digit_scenes import Sizes, generate
 from mmdense.inference.benchmark import Case, Timing, measure, measure_peak, prepare
 
 ROOT = Path(mmdense.__file__).parent
@@ -135,16 +132,6 @@ def test_models_of_one_class_compile_for_their_own_size(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_configs_of_one_name(run_tool, tmp_path):
-    for folder in ('a', 'b'):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / 'x.py').write_text("_base_ = 'mmdense::digits/paca_digits.py'\n")
-    args = (tmp_path / 'a' / 'x.py', tmp_path / 'b' / 'x.py', '--shape', 64, '--rounds', 1)
-    code, out, err = run_tool('benchmark.py', *args, '--warmup', 1)
-    assert code == 0, err
-    assert 'a/x.py' in out and 'b/x.py' in out
-
-
 def test_precision_and_memory_format():
     cfg = Config.fromfile(DIGITS / 'paca_digits.py')
     seen = {}
@@ -167,62 +154,3 @@ def test_precision_and_memory_format():
         finally:
             hook.remove()
         assert seen['first'] == expected
-
-
-def test_tool(run_tool, tmp_path):
-    """Several models in one run: a row for each combination, a file and a plot."""
-    args = [DIGITS / f'{name}.py' for name in NAMES[:2]]
-    args += ['--mode', 'inference', 'train', '--precision', 'fp32', 'bf16', '--shape', 64, 96]
-    args += ['--rounds', 2, '--warmup', 1, '--batch-size', 2]
-    files = ['--csv', tmp_path / 'out' / 'table.csv', '--plot', tmp_path / 'out' / 'bars.png']
-    code, out, err = run_tool('benchmark.py', *args, *files)
-    assert code == 0, err
-    assert 'mask_rcnn_paca_digits train bf16' in out
-    assert 'backbone, contiguous, eager, 64x96, batch of 2; cpu' in out
-    with (tmp_path / 'out' / 'table.csv').open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 2 and rows[0]['ratio'] == '1.0'
-    for row in rows:
-        assert float(row['images_per_second']) > 0 and float(row['peak_mib']) > 0
-        assert float(row['p50_ms']) <= float(row['p90_ms']) <= float(row['p99_ms'])
-    peaks = {row['mode']: float(row['peak_mib']) for row in rows if row['precision'] == 'fp32'}
-    assert peaks['train'] > peaks['inference']
-    assert cv2.imread(str(tmp_path / 'out' / 'bars.png')).std() > 10
-
-
-def test_loading(run_tool, tmp_path, monkeypatch):
-    sizes = Sizes(scenes=8, crops=8)
-    generate(tmp_path / 'data' / 'digit_scenes', {'train': sizes, 'val': sizes}, seed=0)
-    monkeypatch.chdir(tmp_path)
-    # One batch is the whole data set. The second is of boxes, grouped by their images' shape.
-    for name, options in (
-        ('upernet_paca_digits', ()),
-        (
-            'mask_rcnn_paca_digits',
-            ('--cfg-options', 'train_dataloader.batch_sampler.type=AspectRatioBatchSampler'),
-        ),
-    ):
-        args = (DIGITS / f'{name}.py', '--mode', 'data', '--rounds', 3, '--warmup', 1, *options)
-        code, out, err = run_tool('benchmark.py', *args)
-        assert code == 0, err
-        assert 'data, batch of 8' in out
-    (tmp_path / 'data/digit_scenes/images/train/000003.png').write_text('no image')
-    code, _, err = run_tool('benchmark.py', DIGITS / 'upernet_paca_digits.py', '--mode', 'data')
-    assert code == 1 and "000003.png' cannot be read as an image" in err
-
-
-@pytest.mark.parametrize(
-    'args, message',
-    [
-        (('nothing.py',), 'does not exist'),
-        ((ROOT / 'configs/_base_/ema.py',), 'no config of a classifier'),
-        ((DIGITS / 'paca_digits.py', '--plot', 'bars.txt'), 'name a .png, .svg or .pdf file'),
-        ((DIGITS / 'paca_digits.py', '--device', 'cuda:77'), 'no device of this machine'),
-        ((DIGITS / 'paca_digits.py', '--mode', 'data'), 'does not exist'),
-    ],
-)
-def test_bad_input(args, message, run_tool, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = run_tool('benchmark.py', *args)
-    lines = [line for line in err.splitlines() if 'error: ' in line]
-    assert code == 1 and len(lines) == 1 and message in lines[0]

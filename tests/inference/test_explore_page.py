@@ -14,29 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import DIGIT_CONFIGS, ROOT, check_fails
+from helpers import DIGIT_CONFIGS, ROOT
 from pages import BROWSER
 
 MODELS = ('mmdet', 'mmseg', 'mmseg')
-
-
-@pytest.mark.parametrize(
-    'arguments, message',
-    [
-        (['a.py'], 'name a checkpoint after each config'),
-        (['a.py', 'a.pth', '--port', '0'], '--port is between'),
-        (['a.py', 'a.pth', '--score-thr', '2'], '--score-thr is between'),
-    ],
-)
-def test_bad_flags(arguments, message, run_tool):
-    code, _, err = run_tool('explore.py', *arguments)
-    assert code == 2 and message in err
-
-
-def test_without_gradio(run_tool, untrained, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gradio', None)
-    result = run_tool('explore.py', DIGIT_CONFIGS['mmdet'], untrained('mmdet'))
-    check_fails(result, "pip install 'mmdense[explore]'")
 
 
 @pytest.fixture
@@ -116,13 +97,3 @@ def test_in_a_browser(address, place, tmp_path_factory):
         page.get_by_text("'broken.png' is no picture").wait_for()
         browser.close()
     assert {host for host in asked if host.startswith('http')} == {address}
-
-
-@pytest.mark.slow
-def test_a_port_that_is_taken(gradio, run_tool, untrained, place):
-    with socket.socket() as taken:
-        taken.bind(('127.0.0.1', 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        result = run_tool('explore.py', DIGIT_CONFIGS['mmdet'], untrained('mmdet'), '--port', port)
-    check_fails(result, f'--port {port} is taken')

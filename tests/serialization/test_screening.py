@@ -58,7 +58,7 @@ REASONS = {
 
 @pytest.mark.parametrize('kind', FILES)
 def test_the_reason_is_the_forged_thing(kind, tmp_path):
-    """Of a file and of its bytes; :mod:`test_untrusted` has the harm that would be done."""
+    """Of a file and of its bytes; :mod:`test_doors` has the harm that would be done."""
     path = tmp_path / 'a.pth'
     FILES[kind](path, tmp_path / 'marker')
     for source in (path, io.BytesIO(path.read_bytes())):

@@ -12,7 +12,7 @@ import pytest
 
 from mmdense.errors import UserError
 from mmdense.study import runs
-from mmdense.study.results import read_records
+from mmdense.study.results import read_records, write_records
 from mmdense.tools import study as tool
 
 # In place of tools/train.py: top-1 is 0.5 and a hundredth of the seed; notes each call.
@@ -223,6 +223,20 @@ class TestRegress:
         assert [sorted(order[i : i + 2]) for i in (0, 2)] == [['fcvit', 'paca']] * 2
         assert order[4:] == ['fcvit'] * 2
         assert ['seed_0' in line for line in calls] == [True] * 4 + [False] * 2
+
+    def test_the_longest_are_first(self, call, place):
+        """So that no core waits for one at the end."""
+        names = '^classifier/(paca|fcvit|msf)$'
+        call(only=names)
+        measured = len(read_calls(place))
+        records = read_records(place / 'results.json')
+        for family, seconds in dict(paca=7.0, fcvit=3.0, msf=9.0).items():
+            results = records[f'classifier/{family}'].results
+            results[0] = results[0]._replace(core_seconds=seconds)
+        write_records(place / 'results.json', records)
+        call('--regress', '--work-dir', str(place / 'again'), '--workers', '1', only=names)
+        order = [line.split()[0] for line in read_calls(place)[measured:]]
+        assert order == ['msf', 'paca', 'fcvit']
 
     def test_without_the_classifiers(self, call, place, monkeypatch):
         call(only='^segmentor/(paca|fcvit) pretrained$')

@@ -1,6 +1,6 @@
 """Twenty steps of the published COCO and ADE20K recipes, beside a plain statement of them.
 
-As test_equal_training.py does for ImageNet: PyTorch's AdamW with what decays by its name, the
+As test_training_equal.py does for ImageNet: PyTorch's AdamW with what decays by its name, the
 learning rate by its formula, the segmentors' losses too; detectors have the loss of the toolbox. An
 epoch is one iteration, and the warm-up is five, so that all of a schedule is seen.
 """
