@@ -45,7 +45,12 @@ def make_page(models: dict[str, Explored], pictures: list[str]) -> gr.Blocks:
                     elem_id='chosen',
                 )
                 threshold = gr.Slider(
-                    0, 1, 0, step=0.01, label='hide less than this share of the largest value'
+                    0,
+                    1,
+                    0,
+                    step=0.01,
+                    label='hide less than this share of the largest value',
+                    elem_id='threshold',
                 )
         inputs, outputs = [], []
         with gr.Row():

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -188,3 +189,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return path
 
     return save
+
+
+@pytest.fixture
+def gradio() -> None:
+    spec = importlib.util.find_spec('gradio')
+    if spec is None or spec.origin is None:  # a folder of that name beside the checkout has none
+        pytest.skip('Gradio is not installed')

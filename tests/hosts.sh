@@ -22,4 +22,5 @@ if ! "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
 fi
 "$venv/bin/python" -m pip list --disable-pip-version-check | grep -E '^(torch|timm|transformers|seg\S+|gradio) '
 cd "$root"
-exec "$venv/bin/python" -m pytest -rs tests/test_hosts.py tests/inference/test_explore_page.py "$@"
+exec "$venv/bin/python" -m pytest -rs tests/test_hosts.py tests/inference/test_explore_page.py \
+    tests/tools/test_explore_tool.py "$@"

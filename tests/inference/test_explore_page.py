@@ -3,37 +3,36 @@
 ``make test-hosts`` installs what this needs; a browser is the machine's own.
 """
 
-import importlib.util
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import DIGIT_CONFIGS, ROOT
 from pages import BROWSER
 
-MODELS = ('mmdet', 'mmseg', 'mmseg')
+from mmdense.serialization.checkpoint import load_file
 
-
-@pytest.fixture
-def gradio() -> None:
-    spec = importlib.util.find_spec('gradio')
-    if spec is None or spec.origin is None:  # a folder of that name beside the checkout has none
-        pytest.skip('Gradio is not installed')
+SCOPES = ('mmseg', 'mmseg', 'mmdet')
 
 
 @pytest.fixture
 def address(gradio: None, untrained, place: Path) -> Iterator[str]:
-    """The page of a detector and two segmentors, on a free port."""
+    """The page of two segmentors and a detector, on a free port."""
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         port = str(taken.getsockname()[1])
-    models = [str(part) for scope in MODELS for part in (DIGIT_CONFIGS[scope], untrained(scope))]
+    other = load_file(untrained('mmseg'))
+    other['state_dict']['decode_head.conv_seg.weight'] *= -1  # other classes win
+    torch.save(other, place / 'other.pth')
+    files = [untrained('mmseg'), place / 'other.pth', untrained('mmdet')]
+    models = [str(part) for pair in zip(map(DIGIT_CONFIGS.get, SCOPES), files) for part in pair]
     command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'explore.py'), *models]
     with subprocess.Popen(
         [*command, '--port', port, '--score-thr', '0'],
@@ -74,22 +73,35 @@ def test_in_a_browser(address, place, tmp_path_factory):
         api.expect.set_options(timeout=60_000)
 
         page.set_input_files('#dropped input[type=file]', scene)
-        views = [page.locator(f'#view{i} img') for i in range(len(MODELS))]
+        views = [page.locator(f'#view{i} img') for i in range(len(SCOPES))]
         for view in views:
             view.wait_for()
         words = page.locator('#difference textarea')
-        api.expect(words).to_have_value(re.compile('there is nothing to compare'))
+        api.expect(words).to_have_value(re.compile(r'^[1-9]\S*% of the pixels have another label$'))
 
-        page.click('#kind0 input')
-        page.get_by_role('option', name='attention').click()
+        def changes(act: Callable[[], object]) -> None:
+            """What is shown of the first model."""
+            before = views[0].get_attribute('src')
+            act()
+            api.expect(views[0]).not_to_have_attribute('src', before)
+
+        def choose(what: str, option: str) -> None:
+            page.click(f'#{what}0 input')
+            page.get_by_role('option', name=option, exact=True).click()
+
+        choose('kind', 'attention')
         api.expect(page.locator('#map0 input')).to_have_value('head 1')
         page.wait_for_timeout(500)  # for the map beside it
-        before = views[0].get_attribute('src')
         box = page.locator('#shown img').bounding_box()
-        page.mouse.click(box['x'] + 0.4 * box['width'], box['y'] + 0.4 * box['height'])
-        api.expect(views[0]).not_to_have_attribute('src', before)
-        seen = page.locator('#view0 img').get_attribute('src')
-        assert seen.startswith(address)
+        point = (box['x'] + 0.4 * box['width'], box['y'] + 0.4 * box['height'])
+        changes(lambda: page.mouse.click(*point))
+        changes(lambda: choose('place', 'stage 2, block 1'))
+        changes(lambda: choose('map', 'head 2'))
+        slider = page.locator('#threshold input[type=range]')
+        right = dict(x=slider.bounding_box()['width'] - 1, y=2)
+        changes(lambda: slider.click(position=right))  # all is hidden but the largest value
+        assert float(slider.input_value()) == 1
+        assert views[0].get_attribute('src').startswith(address)
 
         assert not complaints
         page.locator('#dropped button').first.click()  # takes the picture away
