@@ -9,7 +9,7 @@ from mmdense.engine.building import build_model
 
 PACA = dict(embed_dims=[16, 24, 32, 40], num_heads=[2] * 4, depths=[0, 1, 0, 0], mlp_ratios=[2] * 4)
 CHANNELS = PACA['embed_dims']
-MODELS = {  # config and what makes it small
+CHANGES = {  # config and what makes it small
     'paca_t_in1k': dict(head=dict(num_classes=7, in_channels=40)),
     'upernet_paca_t_160k': dict(
         decode_head=dict(num_classes=7, channels=16, in_channels=CHANNELS),
@@ -34,7 +34,7 @@ MODELS = {  # config and what makes it small
 def write_small(name: str, folder: Path) -> tuple[str, str]:
     """Write a config of a small variant, and a checkpoint of its weights; their paths."""
     config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
-    changes = dict(MODELS[name], backbone=dict(arch=dict(PACA, _delete_=True), init_cfg=None))
+    changes = dict(CHANGES[name], backbone=dict(arch=dict(PACA, _delete_=True), init_cfg=None))
     config.write_text(f"_base_ = 'mmdense::paca/{name}.py'\nmodel = {changes!r}\n")
     torch.manual_seed(0)
     torch.save(build_model(Config.fromfile(config)).state_dict(), checkpoint)

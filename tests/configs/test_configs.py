@@ -11,17 +11,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import ROOT
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, DefaultScope
 from recipes import RECIPES
 
-import mmdense
 from mmdense.engine.checks import check_channels
 from mmdense.inference.model_zoo import metafiles
 
-ROOT = Path(mmdense.__file__).parent
 CONFIGS = {
     f'{path.parent.name}/{path.stem}': path
     for path in sorted((ROOT / 'configs').glob('[!_]*/*.py'))

@@ -4,10 +4,10 @@ import ast
 import re
 from pathlib import Path
 
-import mmdense
+from helpers import ROOT
+
 from mmdense.families import FAMILIES
 
-ROOT = Path(mmdense.__file__).parent
 OWN = ('backbones', 'families', 'heads')
 WORDS = {family.backbone.__name__ for family in FAMILIES} | {family.name for family in FAMILIES}
 

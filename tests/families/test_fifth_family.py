@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-import mmdense
-
-ROOT = Path(mmdense.__file__).parent
 TOY = Path(__file__).parent / 'toy'
 SUITES = ('backbones/test_base.py', 'configs/test_configs.py', 'test_timm_models.py')
 

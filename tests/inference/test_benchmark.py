@@ -1,15 +1,12 @@
 """Benchmarks measure what they say; how fast is not tested."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import Config
 
-import mmdense
 from mmdense.inference.benchmark import Case, Timing, measure, measure_peak, prepare
 
-ROOT = Path(mmdense.__file__).parent
 DIGITS = ROOT / 'configs' / 'digits'
 NAMES = ('paca_digits', 'mask_rcnn_paca_digits', 'upernet_paca_digits')
 CPU = torch.device('cpu')

@@ -4,7 +4,7 @@ import csv
 
 import cv2
 import pytest
-from helpers import CONFIGS, DIGIT_CONFIGS
+from helpers import CONFIGS, DIGIT_CONFIGS, check_fails
 
 from mmdense.data.digit_scenes import Sizes, generate
 
@@ -73,6 +73,4 @@ def test_loading(run_tool, tmp_path, monkeypatch):
 )
 def test_bad_input(args, message, run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run_tool('benchmark.py', *args)
-    lines = [line for line in err.splitlines() if 'error: ' in line]
-    assert code == 1 and len(lines) == 1 and message in lines[0]
+    check_fails(run_tool('benchmark.py', *args), message)

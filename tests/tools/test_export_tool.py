@@ -132,7 +132,7 @@ def test_what_cannot_be_exported(name, out, more, message, small, run_tool, tmp_
     assert not (tmp_path / out).exists()
 
 
-def test_missing_checkpoint(small, run_tool, tmp_path):
+def test_configs_and_checkpoints_that_are_none(small, run_tool, tmp_path):
     config, _ = small('paca_t_in1k')
     for path, message in (
         (config, 'does not exist'),

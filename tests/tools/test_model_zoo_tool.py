@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from helpers import ROOT
 
 from mmdense.errors import UserError
 from mmdense.tools import model_zoo as tool
@@ -48,4 +47,5 @@ def test_an_installed_package_has_no_pages(call, tmp_path):
 
 
 def test_pages_of_this_checkout(run_tool):
-    assert run_tool('model_zoo.py', '--check') == (0, '', ''), ROOT
+    """Run `make zoo` after a change of a metafile, a table of the study or its results."""
+    assert run_tool('model_zoo.py', '--check') == (0, '', '')

@@ -48,6 +48,6 @@ def test_features_of_mask2former(run_tool, pictures, tmp_path):
     ],
 )
 def test_bad_input(image, more, message, untrained, pictures, run_tool):
-    """What pictures, configs and checkpoints can be, see test_predict.py."""
+    """What pictures, configs and checkpoints can be, see test_predict_tool.py."""
     args = (DIGIT_CONFIGS['mmdet'], untrained('mmdet'), pictures / image, *more)
     check_fails(run_tool('visualize.py', *args), message)
