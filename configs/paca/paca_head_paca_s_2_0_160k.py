@@ -1,4 +1,4 @@
-"""The PaCa head, PaCa-ViT small with 2, 2, 2, 0 clusters per stage, ADE20K, 160k iterations.
+"""The PaCa head, PaCa-ViT small, pretrained with 2, 2, 2, 0 clusters, ADE20K, 160k iterations.
 bash tools/dist_train.sh configs/paca/paca_head_paca_s_2_0_160k.py 8"""
 
 _base_ = 'paca_head_paca_s_160k.py'

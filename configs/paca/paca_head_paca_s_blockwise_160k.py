@@ -1,4 +1,4 @@
-"""The PaCa head, PaCa-ViT small with 100 clusters in every block, ADE20K, 160k iterations.
+"""The PaCa head, PaCa-ViT small, pretrained with 100 clusters per block, ADE20K, 160k iterations.
 bash tools/dist_train.sh configs/paca/paca_head_paca_s_blockwise_160k.py 8"""
 
 _base_ = 'paca_head_paca_s_100_160k.py'
