@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..serialization.checkpoint import get_classes, get_state_dict, load_file
@@ -56,6 +57,12 @@ def build_model(cfg: Config, device: torch.device | str = 'cpu') -> nn.Module:
 def count_channels(cfg: Config) -> int:
     """The channels of the images that a config's backbone takes."""
     return cfg.model.get('backbone', {}).get('in_channels', 3)
+
+
+def outline_maps(model: nn.Module, cfg: Config, side: int) -> Sequence[Tensor]:
+    """What a config's backbone makes of a square image, as shapes alone."""
+    backbone = copy.deepcopy(model.backbone).to('meta')
+    return backbone(torch.empty(1, count_channels(cfg), side, side, device='meta'))
 
 
 def outline_model(cfg: Config) -> nn.Module:

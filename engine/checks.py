@@ -7,7 +7,6 @@ itself needs both.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ from ..backbones.base import BaseBackbone
 from ..errors import UserError
 from ..serialization.checkpoint import get_state_dict, load_file
 from ..serialization.loading import check_fit, select_pretrained
-from .building import count_channels, outline_model
+from .building import outline_maps, outline_model
 from .config_words import check_words, find_late_schedules
 from .data import find_datasets, prepare_loading
 from .data_checks import examine_contents
@@ -121,9 +120,7 @@ def check_model(cfg: Config, pretrained: bool, whole_model: bool) -> None:
 def check_channels(cfg: Config, model: nn.Module) -> None:
     """Neck and heads of a config take as many channels as its model's backbone gives."""
     try:
-        backbone = copy.deepcopy(model.backbone).to('meta')
-        maps = backbone(torch.empty(1, count_channels(cfg), 64, 64, device='meta'))
-        given = [feature.shape[1] for feature in maps]
+        given = [feature.shape[1] for feature in outline_maps(model, cfg, 64)]
     except Exception:  # whatever a backbone of others cannot do without numbers: no verdict
         return
     for name, wanted, indices in find_consumers(cfg.model, len(given)):

@@ -166,7 +166,7 @@ def check_masks(report: Report, anns: list[dict], images: dict) -> None:
         if not mask:
             missing.append(ann['id'])
         elif isinstance(mask, list):
-            if not any(is_polygon(polygon) for polygon in mask):
+            if not any(has_corners(polygon) for polygon in mask):
                 flat.append(ann['id'])
         else:
             image = images[ann['image_id']]
@@ -178,7 +178,7 @@ def check_masks(report: Report, anns: list[dict], images: dict) -> None:
     count(report.errors, foreign, 'masks (RLE) have no counts, or another size than their picture')
 
 
-def is_polygon(corners: object) -> bool:
+def has_corners(corners: object) -> bool:
     """Whether it is a flat list of three corners or more."""
     is_list = isinstance(corners, list) and len(corners) >= 6 and len(corners) % 2 == 0
     return is_list and all(isinstance(corner, NUMBER) for corner in corners)

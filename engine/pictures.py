@@ -13,6 +13,7 @@ from PIL import Image
 from ..compat import MAX_PIXELS
 from ..errors import UserError
 
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 ALLOW_OUTSIDE = 'MMDENSE_ALLOW_OUTSIDE'
 
 

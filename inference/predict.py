@@ -18,11 +18,10 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from ..engine.pictures import SUFFIXES
 from ..engine.toolboxes import find_toolbox
 from ..errors import UserError
 from ..files import replacing
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def load_image(pipeline: Compose, path: str | Path) -> dict:
@@ -53,11 +52,11 @@ def find_images(inputs: list[str], out_dir: Path) -> dict[str, Path]:
             files = sorted(
                 file
                 for file in path.rglob('*')
-                if file.suffix.lower() in IMAGE_SUFFIXES
+                if file.suffix.lower() in SUFFIXES
                 and out_dir.resolve() not in file.resolve().parents
             )
             if not files:
-                raise UserError(f"folder '{path}' holds no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise UserError(f"folder '{path}' holds no image ({', '.join(SUFFIXES)})")
             root = path
         elif path.exists():
             files, root = [path], path.parent

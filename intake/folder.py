@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..engine.pictures import is_below
+from ..engine.pictures import SUFFIXES, is_below
 from ..errors import UserError
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 SPLIT_WORDS = {  # as people write them
     'train': 'train',
     'training': 'train',
@@ -178,7 +177,7 @@ def find_strange_names(folder: Folder) -> Iterator[Fault]:
         folders[:] = sorted(f for f in folders if not f.startswith('.'))
         for name in sorted(names):
             path = folder.name(Path(place, name))
-            if name.lower().endswith(PICTURES) and not name.startswith('.') and not is_plain(path):
+            if name.lower().endswith(SUFFIXES) and not name.startswith('.') and not is_plain(path):
                 text = 'lists cannot hold a name with control characters'
                 yield Fault('strange name', repr(path)[1:-1], text)
 
@@ -198,7 +197,7 @@ def list_files(folder: Path, suffixes: Iterable[str], deep: bool = False) -> lis
 
 
 def list_pictures(folder: Path, deep: bool = False) -> list[Path]:
-    return list_files(folder, PICTURES, deep)
+    return list_files(folder, SUFFIXES, deep)
 
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:

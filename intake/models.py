@@ -6,10 +6,9 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
-from ..engine.building import count_channels, outline_model
+from ..engine.building import outline_maps, outline_model
 from ..engine.config import find_own, read_config
 from ..engine.toolboxes import CLASSIFIER, DETECTOR, SEGMENTOR, TOOLBOXES
 from ..errors import UserError
@@ -87,9 +86,7 @@ def has_masks(cfg: Config) -> bool:
 
 def find_input(cfg: Config) -> Input:
     """The strides of a config's backbone, and the size that its test data are resized to."""
-    model = outline_model(cfg)
-    channels = count_channels(cfg)
-    maps = model.backbone.to('meta')(torch.empty(1, channels, SIDE, SIDE, device='meta'))
+    maps = outline_maps(outline_model(cfg), cfg, SIDE)
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     resizes = [step for step in dataset.get('pipeline', ()) if step['type'] in RESIZES]
     scale = resizes[-1].get('scale') if resizes else None

@@ -23,6 +23,7 @@ from .matching import describe_mismatch, find_exempt, find_mismatch
 # 'ema_state_dict', which holds the raw ones, its 'state_dict' is the average.
 RAW_ENTRIES = ('ema_state_dict', 'state_dict', 'model')
 EMA_ENTRIES = ('state_dict_ema', 'model_ema')
+HEAD = 'decode_head.'  # where segmentors have it
 # What code raises that meets a tensor of another shape than it expects, or none.
 SHAPE_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -260,13 +261,13 @@ def nearest_variant(
     return rank(best), best
 
 
-def convert_head(state: State, head: str = 'decode_head.') -> State:
+def convert_head(state: State) -> State:
     """What is not the backbone: the families' own heads are renamed, all else stays as it is."""
-    inside = {k.removeprefix(head): v for k, v in state.items() if k.startswith(head)}
-    outside = {k: v for k, v in state.items() if not k.startswith(head)}
+    inside = {k.removeprefix(HEAD): v for k, v in state.items() if k.startswith(HEAD)}
+    outside = {k: v for k, v in state.items() if not k.startswith(HEAD)}
     for naming in (naming for family in FAMILIES for naming in family.head_naming):
         inside = naming.convert(inside)
-    return outside | {f'{head}{k}': v for k, v in inside.items()}
+    return outside | {f'{HEAD}{k}': v for k, v in inside.items()}
 
 
 def restore(state: State, family: Family) -> State:

@@ -8,6 +8,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+EXAMPLES = 3  # of names that are told
+
 
 def find_exempt(
     own: dict[str, Tensor],
@@ -45,13 +47,13 @@ def find_mismatch(own: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str,
     }
 
 
-def describe_mismatch(mismatch: dict[str, list[str]], total: int, examples: int = 3) -> str:
+def describe_mismatch(mismatch: dict[str, list[str]], total: int) -> str:
     """A mismatch in one line; empty when there is none."""
     parts = []
     for kind, keys in mismatch.items():
         if keys:
-            more = ', ...' if len(keys) > examples else ''
-            parts.append(f'{len(keys)} {kind} ({", ".join(keys[:examples])}{more})')
+            more = ', ...' if len(keys) > EXAMPLES else ''
+            parts.append(f'{len(keys)} {kind} ({", ".join(keys[:EXAMPLES])}{more})')
     return f'of {total} tensors, ' + ', '.join(parts) if parts else ''
 
 
