@@ -31,8 +31,8 @@ Figures are means over {seeds} seeds with their standard deviations.{missing} Pa
 multiply-accumulates (MACs) are the backbone's, on one picture of 48 x 48 for classifiers and of 128
 x 128 else, and besides the whole model's. Core seconds (of the quickest seed, since machines are
 shared) and the most memory (MiB) are those of a whole run's main process, start and evaluation
-included. `make regress` trains the families anew and compares; `python tools/study.py --cluster slurm
---workers 16` gives the runs to a cluster, by submitit.
+included. `make regress` trains the families anew and compares; `python tools/study.py --cluster
+slurm --workers 16` gives the runs to a cluster, by submitit.
 
 ![What networks reach by what they cost](images/study.png)"""
 
