@@ -1,4 +1,4 @@
-"""Why a picture was not read."""
+"""Which files are read as pictures, and why one was not."""
 
 import json
 import os

@@ -12,9 +12,7 @@ from helpers import CONFIGS, ROOT, check_fails
 from small_models import write_small
 from torch import nn
 
-from mmdense.inference.export import (
-    FORMATS,
-)
+from mmdense.inference.export import FORMATS
 
 
 @pytest.fixture
