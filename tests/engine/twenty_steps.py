@@ -51,6 +51,7 @@ def run_steps(
     runner = building.build_runner(cfg)
     runner.model.double()
     runner.model.init_weights()
+    runner.model.double()  # deformable attention's own are of float32
     untrained = copy.deepcopy(runner.model)
     runner._init_model_weights = lambda: None
     runner.train()
