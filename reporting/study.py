@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..study.results import Record, Records
 from ..study.runs import SEEDS, Run, Table, get_facts
@@ -116,6 +117,10 @@ def draw_costs(tables: Sequence[Table], records: Records) -> Figure:
         for axes, label in zip(column, ('MACs of the backbone (M)', 'core seconds of a run')):
             axes.set(xlabel=label, ylabel=metric)
             axes.grid(alpha=0.3)
+        column[0].set_xscale('log')
+        column[0].xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        column[0].xaxis.set_major_formatter('{x:g}')
+        column[0].xaxis.set_minor_formatter(NullFormatter())
     handles = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels())))
     figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles))
     return figure
