@@ -48,7 +48,8 @@ def write_page(tables: Sequence[Table], records: Records) -> str:
     )
     parts = [INTRODUCTION.format(seeds=len(SEEDS), missing='' if is_whole else MISSING)]
     for table in tables:
-        parts += [f'## {table.title}', table.text, write_table(table, records)]
+        parts += [f'## {table.title}', table.text]
+        parts += [write_table(table, records)] if table.rows else []
         parts += [table.shows] if table.shows else []
     return '\n\n'.join(parts) + '\n'
 

@@ -93,13 +93,15 @@ def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Re
     """The metrics of a new result that are not what the results let expect, in words.
 
     Three seeds may agree by chance: the deviation is that of the run or, where it is larger, what
-    half of the ``runs`` with the same config have.
+    half of the ``runs`` with the same config have, up to a sixth of the mean, so that half of a
+    metric cannot be lost unseen.
     """
     peers = [records[peer.name] for peer in runs if peer.config == run.config]
     found = []
     for metric, value in result.metrics.items():
         mean, deviation = records[run.name].summarize(metric)
         common = statistics.median(peer.summarize(metric)[1] for peer in peers)
+        common = min(common, mean / (2 * TOLERANCE))
         limit = TOLERANCE * max(deviation, common, LEAST_DEVIATION)
         if not abs(value - mean) <= limit:
             found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')

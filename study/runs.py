@@ -112,7 +112,7 @@ class Table:
     Args:
         title: Its heading.
         text: What is asked.
-        rows: A name -> its runs, one for each config.
+        rows: A name -> its runs, one for each config; without any, it is text alone.
         regress: Whether the first seed of these runs tells that the code still trains as well.
         plotted: Whether its rows are points of the plots.
         shows: What came of it, in words.
@@ -132,7 +132,7 @@ def read_tables() -> list[Table]:
         Table(
             title=entry['title'],
             text=entry['text'].strip(),
-            rows={name: list(read_row(entry, row)) for name, row in entry['rows'].items()},
+            rows={name: list(read_row(entry, row)) for name, row in entry.get('rows', {}).items()},
             regress=entry.get('regress', False),
             plotted=entry.get('plotted', False),
             shows=entry.get('shows', '').strip(),

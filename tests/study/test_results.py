@@ -3,16 +3,18 @@
 import math
 
 import pytest
+from helpers import ROOT
 
 from mmdense.errors import UserError
 from mmdense.study.results import (
+    RESULTS,
     Cost,
     Record,
     find_regressions,
     read_records,
     write_records,
 )
-from mmdense.study.runs import SEEDS, Run
+from mmdense.study.runs import FOLDER, SEEDS, Run, get_facts, list_runs, read_tables
 from mmdense.study.steps import Result
 
 
@@ -68,6 +70,30 @@ def test_seeds_that_agree_by_chance(records):
     for value, number in ((0.5 + 0.14, 0), (0.5 + 0.16, 1)):  # 3 times what lies between 0 and 0.1
         result = make_result(mIoU=value)
         assert len(find_regressions(records, runs, runs[1], result)) == number
+
+
+def test_what_others_have_hides_no_loss():
+    """A metric of .06 may differ by .03, wherever those of other runs lie."""
+    low = {seed: make_result(mIoU=0.06) for seed in SEEDS}
+    wide = {seed: make_result(mIoU=0.4 + 0.1 * seed) for seed in SEEDS}
+    records = {
+        'segmentor/msf': Record(Cost(1, 1, 1), low),
+        'segmentor/paca': Record(Cost(1, 1, 1), wide),
+        'segmentor/fcvit': Record(Cost(1, 1, 1), wide),
+    }
+    runs = [Run('segmentor', name) for name in ('msf', 'paca', 'fcvit')]
+    for value, number in ((0.032, 0), (0.028, 1), (0.0, 1)):
+        assert len(find_regressions(records, runs, runs[0], make_result(mIoU=value))) == number
+
+
+def test_each_metric_can_fail():
+    """Of those that are trained again: no network that has learned nothing passes."""
+    records = read_records(ROOT / FOLDER / RESULTS)
+    runs = list_runs([table for table in read_tables() if table.regress])
+    assert len(runs) == 12
+    for run in runs:
+        lost = dict.fromkeys(get_facts(run.config).metrics, 0.0)
+        assert len(find_regressions(records, runs, run, make_result(**lost))) == len(lost)
 
 
 def test_all_seeds_agree():
