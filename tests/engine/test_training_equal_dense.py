@@ -1,9 +1,9 @@
 """Twenty steps of the published COCO and ADE20K recipes, beside a plain statement of them.
 
 As test_training_equal.py does for ImageNet: PyTorch's AdamW with what decays and what learns
-faster by its name, the learning rate by its formula, the losses of UperNet and the PaCa head too;
-detectors and Mask2Former have the loss of the toolbox. An epoch is one iteration, and the warm-up
-is five, so that all of a schedule is seen.
+faster by its name, the learning rate by its formula, the losses of UperNet, Semantic FPN and the
+PaCa head too; detectors and Mask2Former have the loss of the toolbox. An epoch is one iteration,
+and the warm-up is five, so that all of a schedule is seen.
 """
 
 from collections.abc import Callable
@@ -42,12 +42,16 @@ def find_line_rate(step: int) -> float:
 
 
 def find_power_rate(step: int) -> float:
-    """Mask2Former: a power of the line, from the first step on."""
+    """Mask2Former and Semantic FPN: a power of the line, from the first step on."""
     return (1 - step / (STEPS - 1)) ** 0.9
 
 
 def has_norm_in_name(name: str, module: nn.Module) -> bool:
     return 'norm' in name
+
+
+def spare_nothing(name: str, module: nn.Module) -> bool:
+    return False
 
 
 def is_of_mask2former(name: str, module: nn.Module) -> bool:
@@ -79,11 +83,13 @@ ADE20K = Recipe(6e-5, 0.01, 1e-6, find_line_rate)
 RECIPES = {
     'paca/mask_rcnn_paca_s_1x': COCO,
     'groupmixformer/mask_rcnn_groupmixformer_s_1x': COCO._replace(drop_path=0.2),
-    'fcvit/mask_rcnn_fcvit_b12_1x': COCO._replace(
-        lr=2e-4, decay=1e-4, is_spared=lambda name, module: False
-    ),
+    'fcvit/mask_rcnn_fcvit_b12_1x': Recipe(2e-4, 1e-4, 1e-3, find_step_rate, spare_nothing),
     'msf/mask_rcnn_msf_s_1x': COCO._replace(drop_path=0.0),
     'paca/upernet_paca_s_160k': ADE20K,
+    'groupmixformer/upernet_groupmixformer_s_160k': ADE20K._replace(drop_path=0.2),
+    'fcvit/sem_fpn_fcvit_b12_40k': Recipe(
+        2e-4, 1e-4, None, find_power_rate, spare_nothing, drop_path=0.0
+    ),
     'msf/upernet_msf_s_160k': ADE20K._replace(drop_path=0.0),
     'paca/paca_head_paca_s_160k': ADE20K._replace(
         factors={'decode_head': 10, 'clustering.assign': 10}
@@ -184,6 +190,8 @@ def shrink(cfg: Config, name: str) -> None:
     if 'transformer_decoder' in cfg.model.get('decode_head', {}):
         shrink_mask2former(cfg.model.decode_head, channels)
     elif 'decode_head' in cfg.model:
+        if name.partition('/')[2].startswith('sem_fpn'):
+            neck.out_channels, channels = WIDTH, 4 * [WIDTH]
         cfg.model.decode_head.update(in_channels=channels, channels=WIDTH)
         if 'auxiliary_head' in cfg.model:
             cfg.model.auxiliary_head.update(in_channels=channels[2], channels=WIDTH)
@@ -291,7 +299,7 @@ def train_plainly(
 
 
 def pick_loss(name: str) -> Callable:
-    if 'upernet' in name:
+    if 'upernet' in name or 'sem_fpn' in name:
         return segment
     return segment_by_classes if 'paca_head' in name else sum_losses
 
@@ -306,6 +314,9 @@ def compare(name: str, folder: str) -> None:
     assert losses == pytest.approx(wanted, rel=1e-10)
     for key, p in model.named_parameters():
         torch.testing.assert_close(found.get_parameter(key), p, rtol=1e-8, atol=1e-11, msg=key)
+    for key, buffer in model.named_buffers():
+        if 'running' in key:
+            torch.testing.assert_close(found.get_buffer(key), buffer)
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import DIGIT_CONFIGS
+from helpers import DIGIT_CONFIGS, ROOT
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
-from mmdense.engine.building import load_model
+from mmdense.engine.building import build_model, load_model
 from mmdense.errors import UserError
+from mmdense.families import FAMILIES
 from mmdense.families.views import View
 from mmdense.inference import explore
 from mmdense.inference.explore import (
@@ -22,6 +23,8 @@ from mmdense.inference.explore import (
     list_pictures,
     paint,
 )
+from mmdense.inference.visualize import find_watches
+from mmdense.study.steps import environment
 
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 MAPS = torch.zeros(2, 5, 8)
@@ -58,6 +61,32 @@ def test_a_model_runs_once_for_a_picture(scope, explored, pictures):
     assert not corners[0].maps.equal(corners[1].maps)
     assert seen.seconds > 0 and seen.overlay.shape[2] == 3
     assert model.see(str(second)) is not seen and len(runs) > number
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.name)
+def test_each_family_has_something_to_see_from_a_point(family, pictures):
+    with environment({'BACKBONE': family.name}):
+        cfg = Config.fromfile(ROOT / 'configs' / 'study' / 'classifier.py')
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.dataset_meta = dict(classes=list('0123456789'))
+    explored, path = Explored(cfg, model), str(next(pictures.rglob('val/*.png')))
+    corners = [explored.look(path, point) for point in ((0.0, 0.0), (1.0, 1.0))]
+    watched = {watch.kind for watch, _ in find_watches(model)}
+    assert watched and watched == set(corners[0]) <= {watch.kind for watch in family.watches}
+    pairs = [
+        (view, corners[1][kind][at]) for kind in watched for at, view in corners[0][kind].items()
+    ]
+    assert all(view.maps.isfinite().all() and view.maps.std() > 0 for view, _ in pairs)
+    assert all(view.query != other.query for view, other in pairs if view.query)
+
+
+def test_the_first_run_is_not_the_one_that_is_timed(explored, pictures, monkeypatch):
+    model, path = explored('mmdet'), str(next(pictures.rglob('val/*.png')))
+    clock, starts = iter(range(100)), []
+    monkeypatch.setattr(explore.time, 'perf_counter', lambda: next(clock))
+    model.model.backbone.register_forward_hook(lambda *_: starts.append(next(clock)))
+    assert model.see(path).seconds == 2 and starts[:2] == [0, 2]
 
 
 def test_what_is_no_picture(explored, tmp_path):
