@@ -87,9 +87,9 @@ class Queue:
         if self.cluster is None:  # threads, each of which waits for a process
             return ThreadPoolExecutor(self.workers)
         try:
-            import submitit
+            from submitit import AutoExecutor
 
-            executor = submitit.AutoExecutor(self.folder, cluster=self.cluster)
+            executor = AutoExecutor(self.folder, cluster=self.cluster)
         except ImportError as error:
             raise UserError("--cluster needs submitit: pip install 'mmdense[study]'") from error
         except (RuntimeError, ValueError) as error:

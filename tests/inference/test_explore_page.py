@@ -103,6 +103,9 @@ def test_in_a_browser(address, place, tmp_path_factory):
         assert float(slider.input_value()) == 1
         assert views[0].get_attribute('src').startswith(address)
 
+        page.click('#chosen input')  # a picture of the data set
+        changes(lambda: page.get_by_role('option').nth(3).click())
+
         assert not complaints
         page.locator('#dropped button').first.click()  # takes the picture away
         page.set_input_files('#dropped input[type=file]', str(broken))
