@@ -62,14 +62,14 @@ def is_of_mask2former(name: str, module: nn.Module) -> bool:
 
 
 class Recipe(NamedTuple):
-    """Learning rate and decay; the part of the rate that the warm-up starts at; what comes of the
-    rate; which parameters (by name and module) do not decay; factors of the rate by a part of
-    names; the norm that gradients are clipped to; stochastic depth.
+    """Learning rate and decay; the part of the rate that the warm-up starts at, 1 where there is
+    none; what comes of the rate; which parameters (by name and module) do not decay; factors of
+    the rate by a part of names; the norm that gradients are clipped to; stochastic depth.
     """
 
     lr: float
     decay: float
-    start: float | None
+    start: float
     find_factor: Callable[[int], float]
     is_spared: Callable[[str, nn.Module], bool] = has_norm_in_name
     factors: dict[str, float] = {}
@@ -88,14 +88,14 @@ RECIPES = {
     'paca/upernet_paca_s_160k': ADE20K,
     'groupmixformer/upernet_groupmixformer_s_160k': ADE20K._replace(drop_path=0.2),
     'fcvit/sem_fpn_fcvit_b12_40k': Recipe(
-        2e-4, 1e-4, None, find_power_rate, spare_nothing, drop_path=0.0
+        2e-4, 1e-4, 1, find_power_rate, spare_nothing, drop_path=0.0
     ),
     'msf/upernet_msf_s_160k': ADE20K._replace(drop_path=0.0),
     'paca/paca_head_paca_s_160k': ADE20K._replace(
         factors={'decode_head': 10, 'clustering.assign': 10}
     ),
     MASK2FORMER: Recipe(
-        1e-4, 0.05, None, find_power_rate, is_of_mask2former, {'backbone': 0.1}, clip=0.01
+        1e-4, 0.05, 1, find_power_rate, is_of_mask2former, {'backbone': 0.1}, clip=0.01
     ),
 }
 
@@ -231,10 +231,9 @@ def run_config(name: str, folder: str) -> tuple[nn.Module, nn.Module, list[float
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """A line in the warm-up, if there is one, times what follows it."""
-    rise = 1 if recipe.start is None else min(step / (WARM_UP - 1), 1)
-    start = recipe.start or 0
-    return recipe.lr * (start + (1 - start) * rise) * recipe.find_factor(step)
+    """A line in the warm-up, times what follows it."""
+    rise = min(step / (WARM_UP - 1), 1)
+    return recipe.lr * (recipe.start + (1 - recipe.start) * rise) * recipe.find_factor(step)
 
 
 def segment(model: nn.Module, pictures: Tensor, samples: list) -> Tensor:

@@ -49,9 +49,8 @@ def run_steps(
     cfg.work_dir, cfg.launcher, cfg.log_level = folder, 'none', 'WARNING'
     training.set_resumable(cfg)
     runner = building.build_runner(cfg)
-    runner.model.double()
     runner.model.init_weights()
-    runner.model.double()  # deformable attention's own are of float32
+    runner.model.double()  # last: deformable attention makes its own of float32
     untrained = copy.deepcopy(runner.model)
     runner._init_model_weights = lambda: None
     runner.train()
