@@ -143,7 +143,11 @@ class ExtraCounter:
         self.layer_norm = self.batch_norm = self.transposed = 0
 
     def watch(self, model: nn.Module) -> None:
-        """Count what the model's modules put out from now on."""
+        """Count what the model's modules put out from now on.
+
+        A layer that is watched runs as it stands, on a CPU too, so that its products are counted as
+        its own (see :mod:`mmdense.backbones.fused`).
+        """
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 module.register_forward_hook(self._count_layer_norm)
@@ -151,6 +155,8 @@ class ExtraCounter:
                 module.register_forward_hook(self._count_batch_norm)
             elif isinstance(module, nn.ConvTranspose2d):
                 module.register_forward_hook(self._count_transposed)
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(lambda *_: None)
 
     def _count_layer_norm(self, module: nn.Module, args: tuple, out: Tensor) -> None:
         self.layer_norm += out.numel()

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmdense.backbones.msf import Attention
 from mmdense.engine.building import build_model
 from mmdense.engine.config import read_config
-from mmdense.inference.flops import Complexity, measure
+from mmdense.families import FAMILIES
+from mmdense.inference.flops import Complexity, count, measure
 
 # The authors' code at 224 x 224, in 1e9: convolutions, linear layers and every matrix product.
 MACS = {
@@ -107,6 +108,14 @@ def test_counter_closed_form_and_meta_agree():
     assert counts == [5 * tokens * dim**2 + 2 * tokens**2 * dim] * 2
 
 
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.name)
+def test_as_many_on_a_cpu(family):
+    """Of each module, of maps so large that a CPU takes products in parts, and in place."""
+    cfg = load_config(f'{family.name}/{next(iter(family.variants.values())).config}')
+    on_cpu, on_meta = (count(cfg, (512, 512), device) for device in ('cpu', 'meta'))
+    assert on_cpu == on_meta
+
+
 @pytest.mark.parametrize('backbone', ['resnet', 'convnext'])
 def test_models_that_ask_for_numbers(backbone, monkeypatch):
     """MMPretrain's cannot be built without them; every convolution and linear layer is counted."""
@@ -114,7 +123,7 @@ def test_models_that_ask_for_numbers(backbone, monkeypatch):
     cfg = read_config('study/classifier')
     macs = []
 
-    def count(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def add(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         macs.append(output.numel() * layer.weight[0].numel())
 
     model = build_model(cfg)
@@ -122,7 +131,7 @@ def test_models_that_ask_for_numbers(backbone, monkeypatch):
         build_model(cfg, 'meta')
     for layer in model.backbone.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
+            layer.register_forward_hook(add)
     with torch.no_grad():
         model.backbone(torch.rand(1, 3, 48, 48))
     found = measure(cfg, (48, 48))
