@@ -110,11 +110,22 @@ def stop_listening() -> None:
 
 
 def _leave_signals_to_parent() -> None:
-    """In a data worker: signals to the whole group are its parent's, and it ends with that."""
+    """In a data worker: signals to the whole group are its parent's, and it ends with that.
+
+    What the parent itself sends ends it: so Python and PyTorch end the workers of a process.
+    """
     if _listener is not None:
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         end_with_parent(signal.SIGKILL)
+        if hasattr(signal, 'sigwaitinfo'):
+            threading.Thread(target=_wait_for_parents_word, daemon=True).start()
+
+
+def _wait_for_parents_word() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 os.register_at_fork(after_in_child=_leave_signals_to_parent)

@@ -94,9 +94,11 @@ def make_config(work_dir: str | Path, **settings: object) -> Config:
             ``ballast`` and ``hooks`` are the training's.
     """
     max_iters = settings.pop('max_iters', None)
+    workers = settings.pop('workers', 0)
     loader = dict(
         batch_size=2,
-        num_workers=settings.pop('workers', 0),
+        num_workers=workers,
+        persistent_workers=workers > 0,
         sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(type='ToyDataset', seconds=settings.pop('seconds', 0)),
     )

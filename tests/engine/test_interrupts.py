@@ -1,6 +1,7 @@
 """A training that is told to end saves first; what is lost is told in one line."""
 
 import errno
+import multiprocessing.util
 import os
 import re
 import signal
@@ -148,6 +149,21 @@ def test_workers_end_with_their_parent(tmp_path):
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize('code, at', [(0, 99), (143, 11)])
+def test_workers_do_not_keep_a_process_that_is_done(tmp_path, code, at):
+    """They are kept from epoch to epoch, and live when Python asks them to end with it."""
+
+    def go() -> None:
+        try:
+            hooks = [dict(at=at, code=KILL.format(15))]
+            train(tmp_path / 'run', workers=1, hooks=hooks)
+        finally:
+            assert len(find_children(os.getpid())) == 1
+            multiprocessing.util._exit_function()  # what Python does at its end
+
+    assert wait(fork(tmp_path / 'log', go), 30) == code, (tmp_path / 'log').read_text()
 
 
 def test_a_worker_that_is_killed(tmp_path):
