@@ -157,7 +157,6 @@ def load_digits(scope: str, folder: Path) -> Config:
         cfg.model.neck.in_channels = dims
     else:
         cfg.model.decode_head.in_channels = dims
-        cfg.model.auxiliary_head.in_channels = dims[2]
     cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
     cfg.train_dataloader.dataset.indices = 6
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)

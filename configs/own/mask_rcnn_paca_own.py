@@ -14,6 +14,7 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(strides=[4, 8, 16, 32, 64])),
     # Unlike digits, classes may differ in shape.
     roi_head=dict(bbox_head=dict(reg_class_agnostic=False), mask_head=dict(class_agnostic=False)),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -12,7 +12,6 @@ model = dict(
         *_base_.pyramid,
         dict(type='FPN', in_channels=_base_.widths, out_channels=64, num_outs=4),
     ],
-    train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
 )
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=4)

@@ -330,8 +330,7 @@ def test_two_lines_of_a_config(name, base, place, run_tool):
     channels = [info['num_chs'] for info in Timm(name).feature_info]
     neck = f'neck=dict(in_channels={channels})'
     if base.startswith('upernet'):
-        neck = f'decode_head=dict(in_channels={channels}),\n'
-        neck += f'    auxiliary_head=dict(in_channels={channels[2]})'
+        neck = f'decode_head=dict(in_channels={channels})'
     (place / 'own.py').write_text(CONFIG.format(base=base, name=name, neck=neck))
     options = ['train_cfg.max_epochs=1', 'randomness.seed=0']
     for loader in ('train_dataloader', 'val_dataloader'):

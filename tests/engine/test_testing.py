@@ -192,7 +192,6 @@ def test_label_maps_are_mirrored_back(picture):
     cfg = load('mmseg')
     head = dict(type='FCNHead', in_channels=32, in_index=3, channels=8, num_convs=1, num_classes=5)
     cfg.model.backbone, cfg.model.decode_head = dict(TINY['MSFViT']), head
-    cfg.model.pop('auxiliary_head')
     plain = deepcopy(cfg.model)
     enable_tta(cfg)
     batch = make_views(cfg, picture)

@@ -32,12 +32,15 @@ RECIPES = {
         smoothing=0.1,
     ),
     'digits/mask_rcnn_paca_digits': dict(
-        DIGITS, schedule='cosine from 0 to 2, min 1e-05', length='2 epochs'
+        DIGITS, schedule='cosine from 0 to 3, min 1e-05', length='3 epochs'
     ),
     'digits/upernet_paca_digits': dict(
         DIGITS,
-        schedule='cosine from 0 to 6, min 1e-05',
-        length='6 epochs',
+        lr=3e-3,
+        schedule='cosine from 0 to 7, min 1e-05',
+        length='7 epochs',
+        augmentations='RandomRotate RandomResize RandomCrop PhotoMetricDistortion',
+        train=[(128, 128, 0.8, 1.25), (112, 112)],
         mults={'backbone': (0.25, 1)},
     ),
 }

@@ -8,8 +8,8 @@ OWN = dict(
 RECIPES = {
     'own/*_rcnn_paca_own': dict(
         OWN,
-        schedule='cosine from 0 to 2, min 1e-05',
-        length='2 epochs',
+        schedule='cosine from 0 to 3, min 1e-05',
+        length='3 epochs',
         train=[(320, 320, 0.8, 1.25), (320, 320)],
         test=[(320, 320)],
     ),

@@ -1,9 +1,10 @@
 """The study: the digit scenes' recipes, shorter, and alike for all networks."""
 
-from recipes.digits import RECIPES as DIGIT_RECIPES
+from recipes.digits import DIGITS, RECIPES as DIGIT_RECIPES
 
 SEGMENTOR = dict(
-    DIGIT_RECIPES['digits/upernet_paca_digits'],
+    DIGITS,
+    mults={'backbone': (0.25, 1)},
     schedule='cosine from 0 to 3, min 1e-05',
     length='3 epochs',
     batch=4,
