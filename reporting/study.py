@@ -21,10 +21,10 @@ photographs, minutes of training on a core. It shows which of this trains, and h
 alone moves a metric; a difference below the deviations says nothing, and none of them says what
 happens on ImageNet, COCO or ADE20K.
 
-All networks have the same steps, batches, learning rates and augmentations: those of the
-[demo](../configs/digits), which were tuned on PaCa-ViT, but for what
+All networks have the same steps, batches, learning rates and augmentations, those of
 [classifier.py](../configs/study/classifier.py), [detector.py](../configs/study/detector.py) and
-[segmentor.py](../configs/study/segmentor.py) say. Classifiers see 32,000 digits, detectors 2,000
+[segmentor.py](../configs/study/segmentor.py), which come from the [demo](../configs/digits) and
+were tuned on PaCa-ViT. Classifiers see 32,000 digits, detectors 2,000
 scenes, segmentors 6,000, where the backbone learns at a quarter of the rate. "Pretrained" is from
 the classifier of the same network and seed here, not from the demo's.
 

@@ -84,14 +84,17 @@ def test_a_folder_of_somebody_else_is_refused(data, tmp_path):
     assert [p.name for p in tmp_path.rglob('*')] == ['photos', 'mine.txt']
 
 
-def test_a_folder_of_ours_is_replaced_and_a_failure_leaves_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', ['000000.png', '000009.png'])
+def test_a_folder_of_ours_is_replaced_and_a_failure_leaves_it(name, tmp_path, monkeypatch):
+    """Whichever picture cannot be written, the first or the last."""
     out = tmp_path / 'scenes'
     small = {'train': Sizes(1, 10), 'val': Sizes(1, 10)}
     generate(out, small, seed=0)
     before = digest(out)
 
-    def fail(*args):
-        raise OSError('disk full')
+    def fail(path, image):
+        if path.name == name:
+            raise OSError('disk full')
 
     with monkeypatch.context() as patch:
         patch.setattr(digit_scenes, 'write_image', fail)

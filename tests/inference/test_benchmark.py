@@ -80,7 +80,7 @@ def test_shape_is_what_the_backbone_sees(mode):
     finally:
         hook.remove()
     assert shapes == [(2, 3, 64, 96)]
-    assert tuple(cfg.model.data_preprocessor.size) == (128, 128)  # the config is as it was
+    assert tuple(cfg.model.data_preprocessor.size) == cfg.crop_size  # the config is as it was
 
 
 def test_a_detector_keeps_regions():

@@ -165,9 +165,12 @@ HEADS = {
 head = dict(
     norm_cfg=dict(_delete_=True, type='GN', num_groups=8),
     dropout_ratio=0.0,
-    loss_decode=dict(class_weight=None),
+    loss_decode=dict(_delete_=True, type='CrossEntropyLoss'),
 )
-model = dict(decode_head=head, auxiliary_head=head)
+side = dict(type='FCNHead', in_channels=128, in_index=2, channels=16, num_convs=1, num_classes=11)
+side.update(concat_input=False, align_corners=False, dropout_ratio=0.0)
+side.update(_delete_=True, norm_cfg=dict(type='GN', num_groups=8))
+model = dict(decode_head=head, auxiliary_head=side)
 """,
 }
 

@@ -1,6 +1,7 @@
 """The study: the digit scenes' recipes, shorter, and alike for all networks."""
 
-from recipes.digits import DIGITS, RECIPES as DIGIT_RECIPES
+from recipes.digits import DIGITS
+from recipes.digits import RECIPES as DIGIT_RECIPES
 
 SEGMENTOR = dict(
     DIGITS,
