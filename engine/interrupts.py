@@ -120,6 +120,9 @@ def _leave_signals_to_parent() -> None:
         end_with_parent(signal.SIGKILL)
         if hasattr(signal, 'sigwaitinfo'):
             threading.Thread(target=_wait_for_parents_word, daemon=True).start()
+        else:  # on macOS nothing tells who sent it
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _wait_for_parents_word() -> None:

@@ -346,6 +346,6 @@ def test_the_tools_say_it(place, run_tool):
     assert [line for line in err.splitlines() if line.startswith('warning: ')] == [
         'warning: param_scheduler.0 (LinearLR) lasts until iteration 50, but the training ends '
         'after 1 iterations',
-        'warning: param_scheduler.1 (CosineAnnealingLR) lasts until epoch 2, but the training '
+        'warning: param_scheduler.1 (CosineAnnealingLR) lasts until epoch 3, but the training '
         'ends after 1 epochs',
     ]
