@@ -13,7 +13,6 @@ _base_ = [
     '_base_/paca.py',
 ]
 
-channels = 48
 crop_size = (112, 112)
 model = dict(
     data_preprocessor=dict(size=crop_size),
@@ -25,17 +24,13 @@ model = dict(
     ),
     decode_head=dict(
         in_channels=_base_.embed_dims,
-        channels=channels,
+        channels=48,
         num_classes=11,
         # Most pixels are background: they weigh less in one loss, and the other is of digits alone.
         loss_decode=[
             dict(type='CrossEntropyLoss', class_weight=[0.4] + 10 * [1.0]),
             dict(
-                type='DiceLoss',
-                use_sigmoid=False,
-                naive_dice=True,
-                ignore_index=0,
-                loss_weight=2.0,
+                type='DiceLoss', use_sigmoid=False, naive_dice=True, ignore_index=0, loss_weight=2
             ),
         ],
     ),
@@ -43,13 +38,11 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    *_base_.train_pipeline[:2],
     dict(type='RandomRotate', prob=0.5, degree=15, seg_pad_val=255),
-    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
+    _base_.train_pipeline[2],
     dict(type='RandomCrop', crop_size=crop_size),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    *_base_.train_pipeline[4:],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
