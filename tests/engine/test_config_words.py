@@ -328,11 +328,16 @@ def test_nothing_evaluated_or_saved():
             default_hooks=dict(checkpoint=dict(interval=5, save_last=False)),
         )
     )
-    first, second = find_late_schedules(cfg)
+    cfg.param_scheduler = [dict(begin=9), dict(type='CosineAnnealingLR', begin=2)]
+    late, first, second = find_late_schedules(cfg)
+    assert late == (
+        'param_scheduler.1 (CosineAnnealingLR) begins at epoch 2, but the training ends after 2 epochs'
+    )
     assert 'val_begin is 3' in first and 'nothing is evaluated' in first
     assert 'saved each 5 epochs' in second
     cfg.default_hooks.checkpoint.save_last = True  # mmengine's default
     cfg.train_cfg.val_begin = 2
+    del cfg.param_scheduler[1]
     assert not list(find_late_schedules(cfg))
 
 

@@ -153,6 +153,8 @@ class TestFolders:
             ([*'0123456789', 'ten'], 'differ: 1 of 11 are not there: ten'),
             ([f'class {i}' for i in range(9)], '10 class folders, but 9 classes'),
             ([f'class {i}' for i in range(10)], None),  # as ImageNet has them
+            ([*'0123abcdef'], None),  # fewer than half alike: other names
+            ([*'01234bcdef'], 'differ: 5 of 10 are not there'),
             ([*'0123456789'], None),
         ],
     )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmdense.compat import MAX_PIXELS
 from mmdense.engine.data import prepare_loading
-from mmdense.engine.pictures import check_inside, explain
+from mmdense.engine.pictures import check_inside, check_regular, explain
 from mmdense.errors import UserError
 
 
@@ -60,6 +60,11 @@ def test_pictures_lie_in_the_folder_of_their_data(path, inside):
             with pytest.raises(UserError, match="is outside the data set's folder 'data'"):
                 check_inside(Dataset, {key: path})
     check_inside(Dataset, dict(name=path, img_path=None))
+
+
+@pytest.mark.parametrize('path', [None, 'https://example.org/a.png', 'none.png'])
+def test_what_is_no_local_file_is_left_to_its_reader(path):
+    check_regular(path)
 
 
 @pytest.mark.parametrize('name', ['../../secret.png', '/dev/zero', '/etc/passwd', 'pipe'])

@@ -141,6 +141,20 @@ def test_prediction_is_the_class_logits():
     assert logits.shape == clusters.shape == (1, NUM_CLASSES, 16, 24)
 
 
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_maps_grow_as_asked(align_corners):
+    """To the largest one, corner to corner or not."""
+    head, maps = build_head(align_corners=align_corners).eval(), make_maps(1)
+    logits, clusters = head.get_logits(maps)
+    mode = dict(mode='bilinear', align_corners=align_corners)
+    with torch.no_grad():
+        grown = [
+            nn.functional.interpolate(conv(x), maps[0].shape[2:], **mode)
+            for conv, x in zip(head.convs, maps)
+        ]
+        torch.testing.assert_close(clusters, head.clustering(torch.cat(grown, dim=1)))
+
+
 @pytest.mark.parametrize('batch, training', [(1, False), (1, True), (2, True)])
 def test_gradients_equal_finite_differences(batch, training):
     """In float64; GELU, for a ReLU has kinks."""

@@ -52,6 +52,8 @@ def test_the_name_carries_the_hash_of_the_file(suffix, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     other = save_weights(dict(x=torch.ones(1)), META, tmp_path / f'name{suffix}', add_hash=True)
     assert other != path
+    plain = save_weights(make_state(), META, tmp_path / f'name{suffix}')  # only when asked for
+    assert plain == tmp_path / f'name{suffix}'
 
 
 def test_tied_and_transposed_weights_go_into_safetensors(tmp_path):

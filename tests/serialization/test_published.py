@@ -124,7 +124,8 @@ def test_a_published_file_is_the_published_function(published, capfd, family):
     """As it was published, without a conversion by hand."""
     path, ref = published(family)
     model = load_model(load_config(f'{family}/{SMALLEST[family][0]}'), str(path))
-    assert f"{path}' is as the authors of" in capfd.readouterr().out
+    name = type(model.backbone).__name__
+    assert f"{path}' is as the authors of {name} save it: converted" in capfd.readouterr().out
     check_logits(model, ref, mode='tensor')
 
 

@@ -1,11 +1,15 @@
 """What libraries keep in checkpoints beside tensors is made again from plain parts."""
 
+from pickle import UnpicklingError
+
 import numpy as np
+import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mmdense.serialization.checkpoint import load_file
+from mmdense.serialization.rebuilding import MAX_DEPTH, rebuild
 
 
 def test_what_the_toolboxes_write_is_read(tmp_path):
@@ -51,3 +55,13 @@ def test_what_the_toolboxes_write_is_read(tmp_path):
         for key in ('numbers', 'dtype', 'args', 'path', 'steps', 'rest', 'order'):
             assert read[key] == content[key], key
         assert [type(n) for n in read['numbers']] == [type(n) for n in content['numbers']]
+
+
+def test_as_deep_as_it_may_be():
+    """A hundred containers in the outermost one."""
+    content = 1
+    for _ in range(MAX_DEPTH + 1):
+        content = [content]
+    assert rebuild(content) == content
+    with pytest.raises(UnpicklingError, match=f'more than {MAX_DEPTH} deep'):
+        rebuild([content])

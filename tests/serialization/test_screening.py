@@ -304,3 +304,11 @@ def test_hooks_of_old_files_are_looked_at_too():
     parts = [magic, version, pickle.dumps({}, 2), b'\x80\x02' + text + b'.', pickle.dumps(['0'], 2)]
     with pytest.raises(UnpicklingError, match='a tensor in it has hooks'):
         screen(io.BytesIO(b''.join(parts) + bytes(12)))
+
+
+@pytest.mark.parametrize('dtype', [torch.uint16, torch.uint32, torch.uint64])
+def test_numbers_without_a_storage_of_their_own(dtype, tmp_path):
+    """PyTorch writes them as bytes and says how wide each is."""
+    torch.save(dict(x=torch.arange(6).to(dtype)), tmp_path / 'a.pth')
+    screen(str(tmp_path / 'a.pth'))
+    assert load_file(tmp_path / 'a.pth')['x'].tolist() == [*range(6)]
