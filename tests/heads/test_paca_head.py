@@ -145,7 +145,7 @@ def test_prediction_is_the_class_logits():
 def test_maps_grow_as_asked(align_corners):
     """To the largest one, corner to corner or not."""
     head, maps = build_head(align_corners=align_corners).eval(), make_maps(1)
-    logits, clusters = head.get_logits(maps)
+    _, clusters = head.get_logits(maps)
     mode = dict(mode='bilinear', align_corners=align_corners)
     with torch.no_grad():
         grown = [
