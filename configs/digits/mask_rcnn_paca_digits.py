@@ -1,8 +1,6 @@
 """Mask R-CNN with slim heads on the digit scenes, fine-tuned from paca_digits.py.
 
-    python tools/train.py configs/digits/mask_rcnn_paca_digits.py
-
-Published: nothing, the data set is this project's own.
+python tools/train.py configs/digits/mask_rcnn_paca_digits.py
 """
 
 _base_ = [
@@ -48,7 +46,6 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=30)),
 )
-
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [

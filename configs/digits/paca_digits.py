@@ -1,8 +1,6 @@
 """Pretraining on the digits: a small PaCa-ViT classifier for the demo.
 
-    python tools/train.py configs/digits/paca_digits.py
-
-Published: nothing, the data set is this project's own.
+python tools/train.py configs/digits/paca_digits.py
 """
 
 _base_ = [
@@ -22,7 +20,6 @@ model = dict(
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
 )
-
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs)

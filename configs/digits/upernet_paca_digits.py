@@ -1,8 +1,6 @@
 """UperNet with slim heads on the digit scenes, fine-tuned from paca_digits.py.
 
-    python tools/train.py configs/digits/upernet_paca_digits.py
-
-Published: nothing, the data set is this project's own.
+python tools/train.py configs/digits/upernet_paca_digits.py
 """
 
 _base_ = [
@@ -36,7 +34,6 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-
 train_pipeline = [
     *_base_.train_pipeline[:2],
     dict(type='RandomRotate', prob=0.5, degree=15, seg_pad_val=255),
