@@ -21,10 +21,6 @@ import json
 import os
 import shutil
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +38,6 @@ MAX_DIGITS = 5
 VAL_FRACTION = 0.25  # of the source digits
 MIN_VISIBLE = 0.6  # of a digit's area; a paste that hides more of another one is not made
 PLACING_ATTEMPTS = 20
-MAX_BEGUN = 64  # pictures that wait to be written
 TURN = 15  # degrees, either way
 SLANT, STRETCH = 0.15, 0.1  # shear and change of aspect ratio, either way
 CONTRAST = 70  # grey levels between a digit and the mean of what it covers
@@ -235,14 +230,9 @@ def make_crop(sources: Sources, label: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_split(
-    out: Path,
-    split: str,
-    sources: Sources,
-    sizes: Sizes,
-    rng: np.random.Generator,
-    write: Callable[[Path, np.ndarray], None],
+    out: Path, split: str, sources: Sources, sizes: Sizes, rng: np.random.Generator
 ) -> None:
-    """Write all three formats of one split below ``out``, pictures by ``write``."""
+    """Write all three formats of one split below ``out``."""
     for folder in (f'images/{split}', f'semantic/{split}', 'annotations'):
         (out / folder).mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
@@ -254,8 +244,8 @@ def write_split(
             semantic[mask] = label + 1
             annotations.append(make_annotation(len(annotations) + 1, i + 1, label, mask))
         images.append(dict(id=i + 1, file_name=name, height=SCENE, width=SCENE))
-        write(out / 'images' / split / name, canvas[..., ::-1])
-        write(out / 'semantic' / split / name, semantic)
+        write_image(out / 'images' / split / name, canvas[..., ::-1])
+        write_image(out / 'semantic' / split / name, semantic)
     coco = dict(
         info=dict(description='digit scenes', split=split),
         images=images,
@@ -270,7 +260,7 @@ def write_split(
         label = i % len(CLASSES)
         crop = make_crop(sources, label, rng)
         path = out / 'classification' / split / CLASSES[label] / f'{i:06d}.png'
-        write(path, crop[..., ::-1])
+        write_image(path, crop[..., ::-1])
 
 
 def make_annotation(index: int, image_id: int, label: int, mask: np.ndarray) -> dict:
@@ -285,25 +275,6 @@ def make_annotation(index: int, image_id: int, label: int, mask: np.ndarray) -> 
         bbox=[float(v) for v in coco_mask.toBbox(rle)],
         iscrowd=0,
     )
-
-
-@contextmanager
-def writing() -> Iterator[Callable[[Path, np.ndarray], None]]:
-    """A function that writes a picture while the next ones are made: encoding needs no Python.
-
-    It raises what an earlier picture met; at the end of the block all are written.
-    """
-    begun: deque[Future] = deque()
-
-    def write(path: Path, image: np.ndarray) -> None:
-        begun.append(pool.submit(write_image, path, image))
-        if len(begun) > MAX_BEGUN:
-            begun.popleft().result()
-
-    with ThreadPoolExecutor(1) as pool:
-        yield write
-        for picture in begun:
-            picture.result()
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -326,10 +297,9 @@ def generate(out: Path, sizes: dict[str, Sizes], seed: int) -> None:
     try:
         partial.mkdir()
         sources = load_sources(seed)
-        with writing() as write:
-            for number, split in enumerate(sizes):
-                rng = np.random.default_rng([seed, number])
-                write_split(partial, split, sources[split], sizes[split], rng, write)
+        for number, split in enumerate(sizes):
+            rng = np.random.default_rng([seed, number])
+            write_split(partial, split, sources[split], sizes[split], rng)
         settings = dict(seed=seed, sizes={split: vars(size) for split, size in sizes.items()})
         (partial / MARKER).write_text(json.dumps(settings))
         if out.exists():

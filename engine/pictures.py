@@ -60,12 +60,8 @@ def is_below(path: str, folder: str) -> bool:
     """Whether a path is written as one below a folder; addresses are only below addresses."""
     if '://' in folder:
         return path.startswith(f'{folder.rstrip("/")}/') and '..' not in path.split('/')
-    if '://' in path:
-        return False
-    if '..' not in path and path.startswith(f'{folder.rstrip("/")}/'):  # most are, every sample
-        return True
     folder = os.path.abspath(folder).rstrip('/')
-    return os.path.abspath(path).startswith(f'{folder}/')
+    return '://' not in path and os.path.abspath(path).startswith(f'{folder}/')
 
 
 def check_regular(path: object) -> None:

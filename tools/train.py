@@ -17,6 +17,7 @@ from mmdense.errors import UserError
 from mmdense.intake.examining import examine
 from mmdense.intake.models import find_input, find_model, read_model
 from mmdense.intake.preparing import check_place, find_written, get_place, prepare
+from mmdense.reporting.data import write_report
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,8 +82,6 @@ def write_config(args: argparse.Namespace) -> str:
         )
     check_place(args.data)
     examination = examine(args.data)
-    from mmdense.reporting.data import write_report  # with Matplotlib, which few trainings need
-
     page = get_place(args.data) / 'data.html'
     model = read_model(find_model(args.model, examination.folder.task))
     write_report(examination, find_input(model), page)

@@ -10,7 +10,6 @@ _base_ = [
     '_base_/detection.py',
     '_base_/paca.py',
 ]
-
 channels = 64
 model = dict(
     backbone=dict(

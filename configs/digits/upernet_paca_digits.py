@@ -10,7 +10,6 @@ _base_ = [
     '_base_/segmentation.py',
     '_base_/paca.py',
 ]
-
 crop_size = (112, 112)
 model = dict(
     data_preprocessor=dict(size=crop_size),
@@ -35,11 +34,13 @@ model = dict(
     auxiliary_head=None,
 )
 train_pipeline = [
-    *_base_.train_pipeline[:2],
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='RandomRotate', prob=0.5, degree=15, seg_pad_val=255),
-    _base_.train_pipeline[2],
+    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
-    *_base_.train_pipeline[4:],
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
