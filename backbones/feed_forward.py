@@ -129,7 +129,7 @@ class FeedForward(torch.autograd.Function):
             grads[5] = grad.T @ F.gelu(u)
         if to_bias2:
             grads[6] = grad.sum(dim=0)
-        grad = grad @ columns
+        grad = fused.times(grad, columns)
         torch.ops.aten.gelu_backward.grad_input(grad, u, grad_input=grad)
         if kernel is not None:
             if to_bias:
@@ -147,7 +147,7 @@ class FeedForward(torch.autograd.Function):
         if to_bias1:
             grads[2] = grad.sum(dim=0)
         if to_x:
-            grads[0] = (grad @ rows).view_as(x)
+            grads[0] = fused.times(grad, rows).view_as(x)
         return None, *grads
 
 

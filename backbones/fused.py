@@ -20,10 +20,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
+from torch.utils.flop_counter import (
+    addmm_flop,
+    baddbmm_flop,
+    conv_flop_count,
+    flop_registry,
+    register_flop_formula,
+)
 
-from . import depthwise_triton
+from . import depthwise_triton, norm_hardswish
 from .depthwise import DepthwiseConv, has_large_window
 from .layers import to_map, to_tokens
 
@@ -33,8 +38,8 @@ AVAILABLE = (
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 )
-# With 256-bit registers oneDNN's product is the quicker one of few channels only, and an activation
-# in its memory quicker than one that is part of the product.
+# With 256-bit registers oneDNN's product is the quicker one of few channels only, and GELU in its
+# memory quicker than as part of the product.
 HAS_WIDE_REGISTERS = torch.backends.cpu.get_cpu_capability() == 'AVX512'
 MANY_CHANNELS = 320
 IN_PLACE = {
@@ -88,8 +93,10 @@ def call(step: Step, x: Tensor) -> Tensor:
         return depthwise_triton.call(step, x)
     if not (torch.is_grad_enabled() and is_plain(step) and is_open(x)):
         return step(x)
+    if isinstance(step, nn.Linear):
+        return project(x, step.weight, step.bias)
     if is_pointwise(step):  # all images in one product
-        return to_map(F.linear(to_tokens(x), step.weight.flatten(1), step.bias), x.shape[2:])
+        return to_map(project(to_tokens(x), step.weight.flatten(1), step.bias), x.shape[2:])
     if has_large_window(step):
         return DepthwiseConv.apply(x, step.weight, step.bias)
     return step(x)
@@ -113,7 +120,12 @@ def chain(x: Tensor, *steps: Step | None) -> Tensor:
     rest = list(_flatten(steps))[::-1]
     if not may_fuse(x):
         while rest:
-            x = call(rest.pop(), x)
+            step = rest.pop()
+            if rest and _are_norm_and_hardswish(step, rest[-1], x):
+                rest.pop()
+                x = norm_hardswish.call(x, step)
+            else:
+                x = call(step, x)
         return x
     while rest:
         step = rest.pop()
@@ -122,18 +134,26 @@ def chain(x: Tensor, *steps: Step | None) -> Tensor:
             continue
         weight, bias = step.weight, step.bias
         if isinstance(step, nn.Conv2d) and rest and _is_foldable(rest[-1]):
-            norm = rest.pop()
-            statistics = norm.running_mean, norm.running_var, norm.eps
-            weight, bias = fuse_conv_bn_weights(weight, bias, *statistics, norm.weight, norm.bias)
+            weight, bias = fold(weight, bias, rest.pop())
         activation = _name_activation(rest[-1]) if rest else 'none'
         if activation != 'none':
             rest.pop()
         if isinstance(step, nn.Linear):
             x = linear(x, weight, bias, activation)
+        elif is_pointwise(step):
+            x = to_map(linear(to_tokens(x), weight.flatten(1), bias, activation), x.shape[2:])
         else:
             sides = step.padding, step.stride, step.dilation
             x = conv(x, weight, bias, *sides, step.groups, activation, [], 'none')
     return x
+
+
+def fold(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A convolution's weights and bias as those of it and the batch norm behind it."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    center = norm.running_mean if bias is None else norm.running_mean - bias
+    shift = torch.addcmul(norm.bias, center, scale, value=-1)
+    return weight * scale[:, None, None, None], shift
 
 
 def add_depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -162,7 +182,7 @@ def join_windows(layers: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
     """x (B, C, H, W) * kernel (C, 1, k, k) and an activation, without gradients."""
     padding, ones = [kernel.shape[2] // 2] * 2, [1, 1]
-    if not is_open(x):
+    if x.dtype != torch.float32:
         y = F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
         return IN_PLACE[activation](y)
     return conv(x, kernel, bias, padding, ones, ones, len(kernel), activation, [], 'none')
@@ -177,16 +197,49 @@ def add_identity(kernel: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
     """A linear layer and an activation, by what is quickest here, without gradients."""
-    if not is_open(x):
+    is_for_mkl = not HAS_WIDE_REGISTERS and weight.shape[1] >= MANY_CHANNELS
+    if is_for_mkl or x.dtype != torch.float32:
         return IN_PLACE[activation](F.linear(x, weight, bias))
     product = torch.ops.mkldnn._linear_pointwise
-    if HAS_WIDE_REGISTERS:
-        return product(x, weight, bias, activation, [], 'none')
-    if weight.shape[1] >= MANY_CHANNELS:
-        y = F.linear(x, weight, bias)
-    else:
-        y = product(x, weight, bias, 'none', [], 'none')
-    return IN_PLACE[activation](y)
+    if not HAS_WIDE_REGISTERS and activation == 'gelu':
+        return IN_PLACE[activation](product(x, weight, bias, 'none', [], 'none'))
+    return product(x, weight, bias, activation, [], 'none')
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer by what is quickest here, with gradients or without."""
+    if not is_open(x):
+        return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled():
+        return linear(x, weight, bias)
+    return Linear.apply(x, weight, bias) if HAS_WIDE_REGISTERS else F.linear(x, weight, bias)
+
+
+class Linear(torch.autograd.Function):
+    """F.linear, both of whose products that have the weights in them are oneDNN's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        rows = grad.flatten(0, -2)
+        return (
+            times(grad, weight) if to_x else None,
+            rows.T @ x.flatten(0, -2) if to_weight else None,
+            rows.sum(dim=0) if to_bias else None,
+        )
+
+
+def times(grad: Tensor, weight: Tensor) -> Tensor:
+    """dL/dy W, the gradient of a linear layer's input."""
+    if HAS_WIDE_REGISTERS and is_open(grad) and not torch.is_grad_enabled():
+        return linear(grad, weight.T, None)
+    return grad @ weight
 
 
 def conv(*args: object) -> Tensor:
@@ -208,9 +261,21 @@ def _is_foldable(step: Step) -> bool:
     return (
         type(step) in (nn.BatchNorm2d, nn.SyncBatchNorm)
         and not step.training
+        and step.affine
         and step.running_mean is not None
         and step.running_mean.dtype == torch.float32
         and not is_watched(step)
+    )
+
+
+def _are_norm_and_hardswish(norm: Step, activation: Step, x: Tensor) -> bool:
+    """Whether two steps with gradients are those that ``norm_hardswish.py`` does in one."""
+    return (
+        _name_activation(activation) == 'hardswish'
+        and torch.is_grad_enabled()
+        and is_open(x)
+        and norm_hardswish.takes(x, norm)
+        and not is_watched(norm)
     )
 
 
@@ -235,7 +300,11 @@ def _count_conv(x_shape: tuple, w_shape: tuple, *_: object, out_shape: tuple, **
 
 
 if AVAILABLE:  # so that torch's FlopCounterMode sees them
-    for name, formula in (('_linear', _count_linear), ('_convolution', _count_conv)):
-        target = getattr(torch.ops.mkldnn, f'{name}_pointwise')
+    for target, formula in (
+        (torch.ops.mkldnn._linear_pointwise, _count_linear),
+        (torch.ops.mkldnn._convolution_pointwise, _count_conv),
+        (torch.ops.aten.addmm_, addmm_flop),
+        (torch.ops.aten.baddbmm_, baddbmm_flop),
+    ):
         if target not in flop_registry:
             register_flop_formula(target)(formula)

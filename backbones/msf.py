@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from .base import BaseBackbone
 from .feed_forward import MLP
-from .fused import chain
+from .fused import chain, project
 from .layers import run_block, to_map, to_tokens
 
 TEMPERATURE = 10000
@@ -99,7 +99,7 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_dim) -> (..., out_dim)."""
         if self.groups == 1:
-            return F.linear(x, self.weight, self.bias)
+            return project(x, self.weight, self.bias)
         blocks = x.unflatten(-1, (self.groups, -1))  # (..., g, in/g)
         weight = self.weight.unflatten(0, (self.groups, -1))  # (g, out/g, in/g)
         equation = '...gi,goi->...og' if self.order == 'interleave' else '...gi,goi->...go'

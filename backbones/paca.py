@@ -161,7 +161,7 @@ class PaCaAttention(nn.Module):
             mask = valid[:, None]  # (B, 1, N) -> (B, 1, 1, N)
         q, k, v = (
             t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, h, L, d)
-            for t in (chain(x, self.q), self.k(context), self.v(context))
+            for t in (chain(x, self.q), chain(context, self.k), chain(context, self.v))
         )
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return chain(x.transpose(1, 2).flatten(2), self.proj), assignment

@@ -75,6 +75,27 @@ class TestChain:
         steps = [conv, None, settle(norm(8)) if norm else None, *follow]
         assert_same(lambda x: chain(x, *steps), torch.randn(2, 4, 9, 7))
 
+    @pytest.mark.parametrize('follow', [(), (nn.GELU(),), (nn.Hardswish(), nn.ReLU())])
+    @pytest.mark.parametrize('norm', [None, nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False)])
+    @pytest.mark.parametrize('bias', [True, False])
+    def test_pointwise_convolutions(self, bias, norm, follow):
+        """They are linear layers of the channels."""
+        steps = nn.Conv2d(4, 8, 1, bias=bias), norm and norm.eval(), *follow
+        assert_same(lambda x: chain(x, *steps), torch.randn(2, 4, 9, 7))
+
+    @pytest.mark.parametrize('has_wide_registers', [False, True])
+    @pytest.mark.parametrize('activation', ['none', 'gelu', 'hardswish'])
+    @pytest.mark.parametrize('channels', [16, fused.MANY_CHANNELS])
+    def test_every_way_of_a_product(self, channels, activation, has_wide_registers, monkeypatch):
+        monkeypatch.setattr(fused, 'HAS_WIDE_REGISTERS', has_wide_registers)
+        x, weight, bias = torch.randn(2, 5, channels), torch.randn(7, channels), torch.randn(7)
+        expected = F.linear(x, weight, bias)
+        if activation != 'none':
+            expected = getattr(F, activation)(expected)
+        with torch.no_grad():
+            found = fused.linear(x, weight, bias, activation)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
     @pytest.mark.parametrize('follow', [(), (F.hardswish,), (F.gelu, nn.Linear(5, 3))])
     def test_linear_layers(self, follow):
         steps = nn.Linear(6, 5), *follow
@@ -144,6 +165,53 @@ def test_feed_forward_of_convolutions():
     assert_same(feed_forward, torch.randn(2, 20, 6), (4, 5), fc1, dwconv, fc2)
 
 
+class TestLinear:
+    """Gradients of a linear layer whose products are oneDNN's."""
+
+    @pytest.fixture(autouse=True)
+    def _wide_registers(self, monkeypatch):
+        monkeypatch.setattr(fused, 'HAS_WIDE_REGISTERS', True)
+
+    def inputs(self, *without: int) -> list[Tensor]:
+        shapes = (2, 3, 6), (5, 6), (5,)
+        return [torch.randn(s, requires_grad=i not in without) for i, s in enumerate(shapes)]
+
+    @pytest.mark.parametrize('without', [(), (0,), (1,), (2,), (0, 1), (1, 2)])
+    def test_gradients(self, without):
+        inputs = self.inputs(*without)
+        asked = [t for t in inputs if t.requires_grad]
+        found, expected = fused.project(*inputs), F.linear(*inputs)
+        assert 'Linear' in type(found.grad_fn).__name__
+        torch.testing.assert_close(found, expected)
+        direction = torch.randn_like(expected)
+        for ours, theirs in zip(
+            torch.autograd.grad(found, asked, direction),
+            torch.autograd.grad(expected, asked, direction),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+    def test_without_a_bias(self):
+        x, weight, _ = self.inputs()
+        fused.project(x, weight, None).sum().backward()
+        torch.testing.assert_close(x.grad, weight.detach().sum(dim=0).expand(2, 3, 6))
+
+    def test_second_derivatives(self):
+        found = []
+        for function in (fused.project, F.linear):
+            torch.manual_seed(0)
+            inputs = self.inputs()
+            first = torch.autograd.grad(function(*inputs).pow(3).sum(), inputs, create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-2)
+
+    def test_no_rows_and_other_types(self):
+        x, weight, bias = self.inputs()
+        assert fused.project(x[:0], weight, bias).shape == (0, 3, 5)
+        assert fused.project(x.double(), weight.double(), bias.double()).dtype == torch.float64
+
+
 class Doubled(nn.Linear):
     """What somebody has made of a layer."""
 
@@ -158,10 +226,13 @@ class TestLayersAreCalledAsTheyStand:
         return count_fused(mlp, self.x if x is None else x, (3, 4))
 
     def test_with_gradients(self):
-        """But for the feed-forward part, which has a backward pass of its own."""
+        """But for the feed-forward part and, where it pays, linear layers, that have backward
+        passes of their own."""
         steps = nn.Linear(8, 6), F.gelu, nn.Linear(6, 4)
-        assert count_fused(lambda x: chain(x, *steps), self.x) == 0
-        assert self.calls(MLP(8, 16)) == 2
+        for has_wide_registers, calls in ((False, 0), (True, 2)):
+            with mock.patch.object(fused, 'HAS_WIDE_REGISTERS', has_wide_registers):
+                assert count_fused(lambda x: chain(x, *steps), self.x) == calls
+                assert self.calls(MLP(8, 16)) == 2
 
     @torch.no_grad()
     def test_in_autocast(self):
