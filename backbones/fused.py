@@ -83,8 +83,13 @@ def is_plain(layer: object) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see what comes in or out of a module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether somebody wants to see what comes in or out of a module, or their gradients."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def call(step: Step, x: Tensor) -> Tensor:
@@ -208,7 +213,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'no
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A linear layer by what is quickest here, with gradients or without."""
-    if not is_open(x):
+    if not (is_open(x) and weight.dtype == torch.float32):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return linear(x, weight, bias)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import TINY, build
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -133,6 +134,19 @@ class TestChain:
             chain(x, steps)
         one_by_one(chain, x, steps)
         torch.testing.assert_close(*seen, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize('name', TINY)
+    def test_hooks_of_gradients_are_called(self, name):
+        """Of every layer but those that assign clusters, whose weights stand in a product."""
+        model = build(name).train()
+        missed = set()
+        for path, layer in model.named_modules():
+            is_nothing = isinstance(layer, (nn.Identity, DropPath)) or '.assign' in path
+            if not (list(layer.children()) or is_nothing):
+                missed.add(path)
+                layer.register_full_backward_hook(lambda *args, path=path: missed.discard(path))
+        sum(t.sum() for t in model(torch.randn(2, 3, 64, 64))).backward()
+        assert not missed
 
 
 class TestDepthwise:
