@@ -20,7 +20,8 @@ from . import fused
 from .depthwise import find_gradients, is_depthwise
 from .layers import to_map, to_tokens
 
-SLICE_BYTES = 8 * 2**20  # of a wide tensor; from 8 to 24 MB the times are alike
+SLICE_BYTES = 8 * 2**20  # of the wide tensors, one or, around a convolution, two
+NARROWEST = 32  # channels of a slice, however large the map
 
 
 def feed_forward(
@@ -57,8 +58,7 @@ def feed_forward(
     if not torch.is_grad_enabled():
         return feed_forward_by_slices(size, x, *weights)
     # A few images at a time: what one step of theirs writes, the next one finds in the cache.
-    image_bytes = x[0, :, 0].numel() * len(weights[0]) * x.element_size()
-    parts = x.split(max(SLICE_BYTES // image_bytes, 1))
+    parts = x.split(max(SLICE_BYTES * len(x) // count_bytes(x, weights[0], kernel), 1))
     found = [FeedForward.apply(size, part, *weights) for part in parts]
     return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -77,8 +77,8 @@ def feed_forward_by_slices(
 
     The D channels do not meet before fc2, which adds them up: one slice of them at a time.
     """
-    wide_bytes = x[..., 0].numel() * len(rows) * x.element_size()
-    width = -(-len(rows) // -(-wide_bytes // SLICE_BYTES))
+    num_slices = -(-count_bytes(x, rows, kernel) // SLICE_BYTES)
+    width = max(-(-len(rows) // num_slices), NARROWEST)
     width += -width % 16
     out = None
     for part in (slice(i, i + width) for i in range(0, len(rows), width)):
@@ -92,6 +92,11 @@ def feed_forward_by_slices(
         else:
             out.flatten(0, 1).addmm_(y.flatten(0, 1), columns[:, part].T)
     return out
+
+
+def count_bytes(x: Tensor, rows: Tensor, kernel: Tensor | None) -> int:
+    """Of the wide tensors of x: fc1's, and if there is a convolution, that one's as well."""
+    return x[..., 0].numel() * len(rows) * x.element_size() * (1 if kernel is None else 2)
 
 
 class FeedForward(torch.autograd.Function):
