@@ -20,6 +20,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.flop_counter import (
     addmm_flop,
     baddbmm_flop,
@@ -139,7 +140,9 @@ def chain(x: Tensor, *steps: Step | None) -> Tensor:
             continue
         weight, bias = step.weight, step.bias
         if isinstance(step, nn.Conv2d) and rest and _is_foldable(rest[-1]):
-            weight, bias = fold(weight, bias, rest.pop())
+            norm = rest.pop()
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            weight, bias = fuse_conv_bn_weights(weight, bias, *statistics, norm.weight, norm.bias)
         activation = _name_activation(rest[-1]) if rest else 'none'
         if activation != 'none':
             rest.pop()
@@ -151,14 +154,6 @@ def chain(x: Tensor, *steps: Step | None) -> Tensor:
             sides = step.padding, step.stride, step.dilation
             x = conv(x, weight, bias, *sides, step.groups, activation, [], 'none')
     return x
-
-
-def fold(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A convolution's weights and bias as those of it and the batch norm behind it."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    center = norm.running_mean if bias is None else norm.running_mean - bias
-    shift = torch.addcmul(norm.bias, center, scale, value=-1)
-    return weight * scale[:, None, None, None], shift
 
 
 def add_depthwise(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -266,7 +261,6 @@ def _is_foldable(step: Step) -> bool:
     return (
         type(step) in (nn.BatchNorm2d, nn.SyncBatchNorm)
         and not step.training
-        and step.affine
         and step.running_mean is not None
         and step.running_mean.dtype == torch.float32
         and not is_watched(step)

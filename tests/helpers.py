@@ -186,16 +186,19 @@ def check_gradients(
 
 
 def assert_same_gradients(
-    found: torch.Tensor, expected: torch.Tensor, inputs: list[torch.Tensor]
+    found: torch.Tensor,
+    expected: torch.Tensor,
+    inputs: list[torch.Tensor],
+    tolerance: float = 1e-12,
 ) -> None:
-    """Two float64 results of the same inputs have the same gradients, in a random direction."""
+    """Two results of the same inputs have the same gradients, in a random direction."""
     direction = torch.randn_like(expected)
     for a, b in zip(
         torch.autograd.grad(found, inputs, direction),
         torch.autograd.grad(expected, inputs, direction),
         strict=True,
     ):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def assert_near(got: torch.Tensor, want: np.ndarray, atol: float) -> None:

@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TINY, build
+from helpers import TINY, assert_same_gradients, build
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -197,13 +197,7 @@ class TestLinear:
         found, expected = fused.project(*inputs), F.linear(*inputs)
         assert 'Linear' in type(found.grad_fn).__name__
         torch.testing.assert_close(found, expected)
-        direction = torch.randn_like(expected)
-        for ours, theirs in zip(
-            torch.autograd.grad(found, asked, direction),
-            torch.autograd.grad(expected, asked, direction),
-            strict=True,
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert_same_gradients(found, expected, asked, tolerance=1e-5)
 
     def test_without_a_bias(self):
         x, weight, _ = self.inputs()

@@ -66,13 +66,11 @@ def test_second_derivatives(training):
 def test_a_gradient_of_another_layout():
     """As behind a concatenation of several."""
     norm, x = make_norm(True), make_map(2, 5, 4, 4)
-    for function in (norm_hardswish.call, one_by_one):
-        wide = torch.cat([x, function(x, norm)], dim=1)
-        (wide.contiguous() * torch.arange(wide.numel()).view_as(wide)).sum().backward()
-        found, x.grad = x.grad, None
-        if function is norm_hardswish.call:
-            first = found
-    torch.testing.assert_close(first, found, rtol=1e-4, atol=1e-2)
+    found, expected = (
+        torch.cat([x, function(x, norm)], dim=1).contiguous()
+        for function in (norm_hardswish.call, one_by_one)
+    )
+    assert_same_gradients(found, expected, [x, norm.weight, norm.bias], tolerance=1e-4)
 
 
 def test_memory_is_one_map():
