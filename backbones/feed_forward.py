@@ -20,7 +20,7 @@ from . import fused
 from .depthwise import find_gradients, is_depthwise
 from .layers import to_map, to_tokens
 
-SLICE_BYTES = 8 * 2**20  # of the wide tensors, one or, around a convolution, two
+SLICE_BYTES = 4 * 2**20  # of a wide tensor
 NARROWEST = 32  # channels of a slice, however large the map
 
 
@@ -58,7 +58,8 @@ def feed_forward(
     if not torch.is_grad_enabled():
         return feed_forward_by_slices(size, x, *weights)
     # A few images at a time: what one step of theirs writes, the next one finds in the cache.
-    parts = x.split(max(SLICE_BYTES * len(x) // count_bytes(x, weights[0], kernel), 1))
+    num_images = SLICE_BYTES * len(x) // count_bytes(x, weights[0])
+    parts = x.split(max(num_images if dwconv else 2 * num_images, 1))
     found = [FeedForward.apply(size, part, *weights) for part in parts]
     return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -75,18 +76,20 @@ def feed_forward_by_slices(
 ) -> Tensor:
     """:func:`feed_forward` of the layers' tensors, without gradients.
 
-    The D channels do not meet before fc2, which adds them up: one slice of them at a time.
+    Tokens do not meet, and are taken a slice at a time; around a convolution they do. The D
+    channels do not meet before fc2, which adds them up: there it is a slice of them at a time.
     """
-    num_slices = -(-count_bytes(x, rows, kernel) // SLICE_BYTES)
+    num_slices = -(-count_bytes(x, rows) // SLICE_BYTES)
+    if kernel is None:
+        tokens = x.flatten(0, -2).tensor_split(num_slices)
+        wide = (fused.linear(part, rows, bias1, 'gelu') for part in tokens)
+        return torch.cat([fused.linear(y, columns, bias2) for y in wide]).unflatten(0, x.shape[:-1])
     width = max(-(-len(rows) // num_slices), NARROWEST)
     width += -width % 16
     out = None
     for part in (slice(i, i + width) for i in range(0, len(rows), width)):
-        if kernel is None:
-            y = fused.linear(x, rows[part], _slice(bias1, part), 'gelu')
-        else:
-            y = to_map(fused.linear(x, rows[part], _slice(bias1, part)), size)
-            y = to_tokens(fused.depthwise(y, kernel[part], _slice(bias, part), 'gelu'))
+        y = to_map(fused.linear(x, rows[part], _slice(bias1, part)), size)
+        y = to_tokens(fused.depthwise(y, kernel[part], _slice(bias, part), 'gelu'))
         if out is None:
             out = fused.linear(y, columns[:, part].contiguous(), bias2)
         else:
@@ -94,9 +97,9 @@ def feed_forward_by_slices(
     return out
 
 
-def count_bytes(x: Tensor, rows: Tensor, kernel: Tensor | None) -> int:
-    """Of the wide tensors of x: fc1's, and if there is a convolution, that one's as well."""
-    return x[..., 0].numel() * len(rows) * x.element_size() * (1 if kernel is None else 2)
+def count_bytes(x: Tensor, rows: Tensor) -> int:
+    """Of the wide tensor that the weights of fc1 make of x."""
+    return x[..., 0].numel() * len(rows) * x.element_size()
 
 
 class FeedForward(torch.autograd.Function):
@@ -131,7 +134,7 @@ class FeedForward(torch.autograd.Function):
         u = mix(h, ctx.size, kernel, bias).flatten(0, 1)  # (B * N, D)
         grad = grad.flatten(0, 1)  # (B * N, C)
         if to_columns:
-            grads[5] = grad.T @ F.gelu(u)
+            grads[5] = fused.correlate(grad, F.gelu(u))
         if to_bias2:
             grads[6] = grad.sum(dim=0)
         grad = fused.times(grad, columns)
@@ -148,7 +151,7 @@ class FeedForward(torch.autograd.Function):
             )
             grad = to_tokens(grad).flatten(0, 1)
         if to_rows:
-            grads[1] = grad.T @ x.flatten(0, 1)
+            grads[1] = fused.correlate(grad, x.flatten(0, 1))
         if to_bias1:
             grads[2] = grad.sum(dim=0)
         if to_x:

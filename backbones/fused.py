@@ -73,14 +73,18 @@ def may_fuse(x: Tensor, *layers: nn.Module | None) -> bool:
 
 def is_plain(layer: object) -> bool:
     """Whether a layer is torch's own, of float32 weights, zero padding and no hooks."""
+    kind = type(layer)
     return (
-        type(layer) in (nn.Linear, nn.Conv2d)
-        and type(layer.weight) is nn.Parameter
-        and layer.weight.dtype == torch.float32
-        and getattr(layer, 'padding_mode', 'zeros') == 'zeros'
-        and not isinstance(getattr(layer, 'padding', 0), str)
+        (kind is nn.Linear or (kind is nn.Conv2d and pads_with_zeros(layer)))
+        and type(weight := layer.weight) is nn.Parameter
+        and weight.dtype == torch.float32
         and not is_watched(layer)
     )
+
+
+def pads_with_zeros(layer: nn.Conv2d) -> bool:
+    """Whether a convolution puts a stated number of zeros around a map."""
+    return layer.padding_mode == 'zeros' and type(layer.padding) is not str
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -230,7 +234,7 @@ class Linear(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         return (
             times(grad, weight) if to_x else None,
-            rows.T @ x.flatten(0, -2) if to_weight else None,
+            correlate(rows, x.flatten(0, -2)) if to_weight else None,
             rows.sum(dim=0) if to_bias else None,
         )
 
@@ -240,6 +244,14 @@ def times(grad: Tensor, weight: Tensor) -> Tensor:
     if HAS_WIDE_REGISTERS and is_open(grad) and not torch.is_grad_enabled():
         return linear(grad, weight.T, None)
     return grad @ weight
+
+
+def correlate(grad: Tensor, x: Tensor) -> Tensor:
+    """(dL/dy)^T x, the gradient (C', C) of a linear layer's weights, of rows (N, C') and (N, C)."""
+    is_narrowing = MANY_CHANNELS <= grad.shape[1] < x.shape[1]  # elsewhere MKL is the quicker one
+    if HAS_WIDE_REGISTERS and is_narrowing and is_open(grad) and not torch.is_grad_enabled():
+        return linear(grad.T, x.T, None)
+    return grad.T @ x
 
 
 def conv(*args: object) -> Tensor:

@@ -175,7 +175,7 @@ class GroupMixAttention(nn.Module):
     def may_split(self, x: Tensor) -> bool:
         """Whether q, k, v would be large, and nobody wants to see what passes between the parts."""
         return (
-            3 * x.numel() * x.element_size() > SLICE_BYTES
+            3 * x.numel() * x.element_size() > 2 * SLICE_BYTES
             and may_fuse(x, self.qkv, *self.position.convs, *self.aggregator.depthwise)
             and not any(map(is_watched, (self.position, *self.aggregator.modules())))
         )

@@ -182,9 +182,10 @@ def test_feed_forward_of_convolutions():
 class TestLinear:
     """Gradients of a linear layer whose products are oneDNN's."""
 
-    @pytest.fixture(autouse=True)
-    def _wide_registers(self, monkeypatch):
+    @pytest.fixture(autouse=True, params=[5, 320])
+    def _wide_registers(self, request, monkeypatch):
         monkeypatch.setattr(fused, 'HAS_WIDE_REGISTERS', True)
+        monkeypatch.setattr(fused, 'MANY_CHANNELS', request.param)  # those of weights' gradients
 
     def inputs(self, *without: int) -> list[Tensor]:
         shapes = (2, 3, 6), (5, 6), (5,)
