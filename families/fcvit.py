@@ -109,8 +109,8 @@ def show_similarity(backbone: FCViT, calls: Calls, query: Query) -> Iterator[Vie
     for name, (context, (x,), _) in calls.items():
         if not getattr(context, 'weighted', False):
             continue
-        heads = to_tokens(x).unflatten(2, (context.num_heads, -1))  # (1, N, h, d)
-        similarity = context.get_similarity(heads, heads.mean(dim=1))
+        tokens = to_tokens(x)
+        similarity = context.get_similarity(tokens, tokens.mean(dim=1))
         maps = similarity[0].T.unflatten(1, x.shape[2:])
         yield View(place(name), maps, number('head', maps), stride_of(backbone, name), signed=True)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from helpers import assert_same_gradients, build
 from torch import nn
 
-from mmdense.backbones.fcvit import MapNorm
+from mmdense.backbones.fcvit import GlobalContext, MapNorm
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,22 @@ from mmdense.backbones.fcvit import MapNorm
 def test_says_what_is_wrong(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build('FCViT', **kwargs)
+
+
+@pytest.mark.parametrize('compete', [True, False])
+def test_heads_in_one_product_and_in_one_each(compete, monkeypatch):
+    """Values and gradients of both ways; the one is for training on a CPU."""
+    module = GlobalContext(24, num_heads=3, reduction=4, compete=compete, weighted=True).double()
+    inputs = [torch.randn(2, 24, 5, 7, dtype=torch.float64, requires_grad=True)]
+    inputs += module.parameters()
+    for tensor in module.parameters():
+        nn.init.normal_(tensor)
+    found = []
+    for answer in (True, False):
+        monkeypatch.setattr(module, 'has_rows', lambda tokens, answer=answer: answer)
+        found.append(module(inputs[0]))
+    torch.testing.assert_close(*found)
+    assert_same_gradients(*found, inputs)
 
 
 class TestMapNorm:
