@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import fused
 from .depthwise import find_gradients, is_depthwise
-from .layers import to_map, to_tokens
+from .layers import join, to_map, to_tokens
 
 SLICE_BYTES = 4 * 2**20  # of a wide tensor
 NARROWEST = 32  # channels of a slice, however large the map
@@ -60,8 +60,7 @@ def feed_forward(
     # A few images at a time: what one step of theirs writes, the next one finds in the cache.
     num_images = SLICE_BYTES * len(x) // count_bytes(x, weights[0])
     parts = x.split(max(num_images if dwconv else 2 * num_images, 1))
-    found = [FeedForward.apply(size, part, *weights) for part in parts]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    return join([FeedForward.apply(size, part, *weights) for part in parts])
 
 
 def feed_forward_by_slices(
@@ -83,7 +82,7 @@ def feed_forward_by_slices(
     if kernel is None:
         tokens = x.flatten(0, -2).tensor_split(num_slices)
         wide = (fused.linear(part, rows, bias1, 'gelu') for part in tokens)
-        return torch.cat([fused.linear(y, columns, bias2) for y in wide]).unflatten(0, x.shape[:-1])
+        return join([fused.linear(y, columns, bias2) for y in wide]).unflatten(0, x.shape[:-1])
     width = max(-(-len(rows) // num_slices), NARROWEST)
     width += -width % 16
     out = None

@@ -5,6 +5,8 @@ Axis legend: B batch, N = H*W tokens, M clusters, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +25,11 @@ def to_tokens(feature_map: Tensor) -> Tensor:
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, N, C) -> (B, C, H, W), a channels_last view of the same memory."""
     return tokens.unflatten(1, size).permute(0, 3, 1, 2)
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Lots of images or tokens behind one another; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def assign_positions(x: Tensor, assign: nn.Linear, valid: Tensor | None) -> Tensor:

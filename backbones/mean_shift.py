@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .fused import is_open
+from .layers import join
 
 WEIGHT_BYTES = 4 * 2**20  # that stay in the cache
 
@@ -46,8 +47,8 @@ def shift(parts: Tensor) -> Tensor:
     """mean_shift(q, k, v) - p of (B, N, 4, h, d), their parts side by side -> (B, N, h, d)."""
     image_bytes = parts.shape[3] * parts.shape[1] ** 2 * parts.element_size()  # of its weights
     if torch.is_grad_enabled() and is_open(parts) and image_bytes <= WEIGHT_BYTES:
-        found = [MeanShift.apply(images) for images in parts.split(WEIGHT_BYTES // image_bytes)]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        lots = parts.split(WEIGHT_BYTES // image_bytes)
+        return join([MeanShift.apply(images) for images in lots])
     q, k, v, p = parts.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
     return (mean_shift(q, k, v) - p).transpose(1, 2)
 

@@ -17,6 +17,7 @@ from .steps import Result
 RESULTS = 'results.json'
 TOLERANCE = 3  # standard deviations
 LEAST_DEVIATION = 0.005
+LARGEST_LOSS = 0.9  # of a metric
 
 
 class Cost(NamedTuple):
@@ -94,7 +95,7 @@ def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Re
 
     Three seeds may agree by chance: the deviation is that of the run or, where it is larger, what
     half of the ``runs`` with the same config have, up to a sixth of the mean, so that half of a
-    metric cannot be lost unseen.
+    metric cannot be lost unseen. Where seeds differ more than that, nearly all of it cannot.
     """
     peers = [records[peer.name] for peer in runs if peer.config == run.config]
     found = []
@@ -103,6 +104,7 @@ def find_regressions(records: Records, runs: Sequence[Run], run: Run, result: Re
         common = statistics.median(peer.summarize(metric)[1] for peer in peers)
         common = min(common, mean / (2 * TOLERANCE))
         limit = TOLERANCE * max(deviation, common, LEAST_DEVIATION)
+        limit = min(limit, LARGEST_LOSS * mean)
         if not abs(value - mean) <= limit:
             found.append(f'{run.name}: {metric} is {value:.3f}, not {mean:.3f} +- {limit:.3f}')
     return found
